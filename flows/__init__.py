@@ -1,0 +1,1 @@
+"""The flows: order, fan-out and budget decisions; no computation."""

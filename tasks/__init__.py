@@ -1,0 +1,1 @@
+"""The rooms: one package a stage, and what they share."""

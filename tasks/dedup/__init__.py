@@ -1,0 +1,1 @@
+"""Exact and near duplicates, keep-first in source order, and the held-out slice."""

@@ -1,0 +1,1 @@
+"""Source shards: an ordered, content-addressed list, each streamed in bounded memory."""

@@ -1,0 +1,72 @@
+"""The Prefect side that all rooms share: how a node becomes a task.
+
+The store decides, Prefect shows: a task asks the store whether its node stands and makes it when it does not.
+Prefect's own result cache is off. A record beside the manifest could only agree with it or lie; the flows do
+not even submit what stands, so ten thousand hits cost nothing. A node found standing by a task (made meanwhile
+by another run) shows as `Cached`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import Completed, State
+from prefect.tasks import exponential_backoff
+
+from tasks.settings import Settings
+from tasks.store.config import JSON
+from tasks.store.errors import TransientError
+from tasks.store.node import Node
+from tasks.store.paths import Store
+from tasks.store.shard import NodeWriter, build_node
+
+NodeTask = Task[..., Any]
+
+
+def node_task(stage: str, room: str, build: Callable[[NodeWriter], None], *, name: str = "") -> NodeTask:
+    """A Prefect task that makes nodes of one kind.
+
+    Called as `(store: str, node: JSON, shard: str, how: JSON)`, it returns the manifest as plain JSON. Only the
+    network's faults are retried: anything else fails the same way again.
+
+    Args:
+        stage: its name on screens and its tag.
+        room: the package that computes it.
+        build: what makes it.
+        name: of the task where it differs from the stage.
+    """
+
+    def run(store: str, node: JSON, shard: str, how: JSON | None = None) -> JSON | State[JSON]:
+        manifest, made = build_node(
+            Store(store),
+            Node.model_validate(node),
+            build,
+            room=room,
+            shard=shard,
+            how=how,
+            scratch=Settings().scratch,
+        )
+        done = manifest.to_json()
+        return done if made else Completed(name="Cached", message="it stands in the store", data=done)
+
+    return task(
+        run,
+        name=name or stage,
+        task_run_name=f"{name or stage} shard {{shard}}" if not name else f"{name} {{shard}}",
+        tags=["dapt", f"stage:{stage}"],
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=3,
+        retry_delay_seconds=exponential_backoff(backoff_factor=5),
+        retry_jitter_factor=0.5,
+        retry_condition_fn=_is_transient,
+    )
+
+
+def _is_transient(_task: NodeTask, _run: TaskRun, state: State[Any]) -> bool:
+    """Whether another try can help."""
+    return isinstance(state.data, TransientError) or isinstance(
+        getattr(state.data, "exception", None) or state.result(raise_on_failure=False), TransientError
+    )

@@ -1,0 +1,1 @@
+"""Processes: job files, torchrun, log and progress streaming, process groups, memory."""

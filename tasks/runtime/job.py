@@ -1,0 +1,43 @@
+"""The subprocess' side of a job: what to do in `job.json`, what came of it in `result.json`.
+
+Events in between are JSON lines in `events.jsonl`. Files, not pipes: a reader that dies takes nobody with it,
+and a flow's death is noticed while its children live.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from tasks.store.config import JSON
+
+
+class Job:
+    """One job folder, as the process that works in it sees it."""
+
+    def __init__(self, file: Path) -> None:
+        self.folder = file.parent
+        self.spec: JSON = json.loads(file.read_text())
+
+    @classmethod
+    def from_argv(cls) -> "Job":
+        """The job named on the command line: `python -m tasks.<room> --job job.json`."""
+        words = sys.argv[1:]
+        if len(words) != 2 or words[0] != "--job":
+            sys.exit(f"expected --job FILE, found {' '.join(words) or 'nothing'}")
+        return cls(Path(words[1]))
+
+    def emit(self, event: JSON) -> None:
+        """Tell the parent something: one JSON line, whole. For one process of a job (rank 0)."""
+        line = (json.dumps(event) + "\n").encode()
+        events = os.open(self.folder / "events.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(events, line)
+        finally:
+            os.close(events)
+
+    def write_result(self, result: JSON) -> None:
+        """What the job came to; written last, whole or not at all."""
+        temporary = self.folder / "result.json.part"
+        temporary.write_text(json.dumps(result))
+        temporary.replace(self.folder / "result.json")

@@ -1,0 +1,33 @@
+"""Where and how to compute (environment DAPT_*): never part of an identity."""
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _num_gpus() -> int:
+    """NVIDIA devices of this machine, without importing torch; CUDA_VISIBLE_DEVICES counts."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return len([device for device in chosen.split(",") if device.strip() not in ("", "-1")])
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+class Settings(BaseSettings):
+    """The machine's side of a run."""
+
+    model_config = SettingsConfigDict(env_prefix="DAPT_", frozen=True, use_attribute_docstrings=True)
+
+    store: str = "./store"
+    """A folder or any fsspec URL."""
+
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    """Data shards computed at once."""
+
+    ranks: int = Field(default_factory=lambda: _num_gpus() or 1, ge=1)
+    """Training processes; the GPUs of this machine, else one."""
+
+    scratch: str | None = None
+    """A local folder for what is made before it is sent to a remote store; the system's own when not set."""

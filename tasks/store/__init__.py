@@ -1,0 +1,1 @@
+"""Data at rest: nodes, fingerprints, manifests, shards, locks, and the exception tree."""

@@ -1,0 +1,62 @@
+"""What can go wrong, and who is told.
+
+DaptError                exit 1   everything a user can act on; the command line prints its text and no traceback
+├── RecipeError          exit 2   the recipe or the arguments are wrong; nothing was started
+├── SourceError          exit 1   a source cannot be found or read; names the path or URL
+│   └── TransientError   exit 1   the network's fault: worth another try (tasks retry on it alone)
+├── BudgetError          exit 1   the sources hold less than a milestone asks for
+├── ShardsFailed         exit 1   shards failed and were told one by one; others may wait for them
+├── ResourceError        exit 1   not enough disk, memory or devices; said before it is spent
+├── JobError             exit 1   a subprocess failed; carries its last lines
+└── StoreDamaged         exit 3   a file of the store is not what its manifest says; names the path
+
+Rooms raise, flows collect, `flows/cli.py` turns into an exit code. `assert` is for our own mistakes.
+"""
+
+
+class DaptError(Exception):
+    """Something a user can act on: what was found, what was expected, what to do."""
+
+    exit_code = 1
+
+
+class RecipeError(DaptError):
+    """The recipe or the arguments are wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class SourceError(DaptError):
+    """A source cannot be found or read."""
+
+
+class TransientError(SourceError):
+    """The network failed; the same call may go through later."""
+
+
+class BudgetError(DaptError):
+    """The sources hold less than a milestone asks for."""
+
+
+class ShardsFailed(DaptError):
+    """Shards failed; each was recorded under its own name."""
+
+
+class ResourceError(DaptError):
+    """Not enough disk, memory or devices."""
+
+
+class JobError(DaptError):
+    """A subprocess ended without a result."""
+
+
+class StoreDamaged(DaptError):
+    """A file of the store is not what its manifest says."""
+
+    exit_code = 3
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(
+            f"{path}: {why}; its manifest was set aside, run the recipe again to rebuild just this"
+        )
+        self.path, self.why = path, why

@@ -1,0 +1,56 @@
+"""Identity of a computation: sha256 over canonical JSON of (stage, version, config, inputs).
+
+At the roots stand contents (digests of source files, tokenizers, models), never a name, a path or a date.
+What cannot be written as JSON raises: there is no `str(o)` fallback, which would make two things alike.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+
+from tasks.store.config import JSON
+
+
+def canonical_json(value: object) -> str:
+    """JSON with sorted keys, no spaces, no NaN; equal values give equal text.
+
+    Raises:
+        TypeError: something in it is not plain JSON (a set, a path, a key that is no string).
+    """
+    _require_json(value, "$")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _require_json(value: object, where: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"{where}: the key {key!r} is {type(key).__name__}, expected str")
+            _require_json(item, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            _require_json(item, f"{where}[{number}]")
+    elif not (value is None or isinstance(value, str | int | float | bool)):
+        raise TypeError(f"{where} is {type(value).__name__}, which has no canonical JSON")
+
+
+def fingerprint(stage: str, version: int, config: Mapping[str, object], inputs: Mapping[str, str]) -> str:
+    """64 hex digits that identify what a stage makes of its inputs under a config."""
+    body: JSON = {"stage": stage, "version": version, "config": dict(config), "inputs": dict(inputs)}
+    return hashlib.sha256(canonical_json(body).encode()).hexdigest()
+
+
+def combined_digest(digests: Iterable[str]) -> str:
+    """One digest for several, in order."""
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+@cache
+def source_hash(package: str) -> str:
+    """Digest of the .py files of a room (`tasks.filtering`): told as drift, never part of an identity."""
+    folder = Path(__file__).parents[2].joinpath(*package.split("."))
+    return combined_digest(
+        f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sorted(folder.glob("*.py"))
+    )

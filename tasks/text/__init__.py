@@ -1,0 +1,1 @@
+"""Lines, words, n-grams and their hashes over Arrow buffers."""

@@ -1,0 +1,1 @@
+"""Continued pre-training with DeepSpeed ZeRO, exact to resume, in torchrun processes of its own."""
