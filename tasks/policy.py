@@ -9,10 +9,10 @@ by another run) shows as `Cached`.
 from collections.abc import Callable
 from typing import Any
 
-from prefect import Task, task
+from prefect import Task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import TaskRun
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from tasks.settings import Settings
@@ -51,10 +51,10 @@ def node_task(stage: str, room: str, build: Callable[[NodeWriter], None], *, nam
         done = manifest.to_json()
         return done if made else Completed(name="Cached", message="it stands in the store", data=done)
 
-    return task(
+    return Task(
         run,
         name=name or stage,
-        task_run_name=f"{name or stage} shard {{shard}}" if not name else f"{name} {{shard}}",
+        task_run_name=f"{name or stage} {{shard}}" if name else f"{stage} shard {{shard}}",
         tags=["dapt", f"stage:{stage}"],
         cache_policy=NO_CACHE,
         persist_result=False,
@@ -67,6 +67,4 @@ def node_task(stage: str, room: str, build: Callable[[NodeWriter], None], *, nam
 
 def _is_transient(_task: NodeTask, _run: TaskRun, state: State[Any]) -> bool:
     """Whether another try can help."""
-    return isinstance(state.data, TransientError) or isinstance(
-        getattr(state.data, "exception", None) or state.result(raise_on_failure=False), TransientError
-    )
+    return isinstance(state.result(raise_on_failure=False), TransientError)

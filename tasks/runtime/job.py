@@ -4,12 +4,22 @@ Events in between are JSON lines in `events.jsonl`. Files, not pipes: a reader t
 and a flow's death is noticed while its children live.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
 from tasks.store.config import JSON
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends (Linux)."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Job:
@@ -22,6 +32,7 @@ class Job:
     @classmethod
     def from_argv(cls) -> "Job":
         """The job named on the command line: `python -m tasks.<room> --job job.json`."""
+        die_with_parent()  # under torchrun the parent of a rank is the launcher
         words = sys.argv[1:]
         if len(words) != 2 or words[0] != "--job":
             sys.exit(f"expected --job FILE, found {' '.join(words) or 'nothing'}")

@@ -6,7 +6,6 @@ to a pipe, so that neither side waits for the other.
 """
 
 import contextlib
-import ctypes
 import json
 import logging
 import os
@@ -17,15 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from tasks.runtime.job import die_with_parent
 from tasks.store.config import JSON
 from tasks.store.errors import JobError
 
 logger = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG = 1
 _POLL_S = 0.1
 _LAST_LINES = 15
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def launch(
@@ -73,7 +71,7 @@ def launch(
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl call; nothing in it takes a lock
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl call; nothing in it takes a lock
         )
     logger.info("%s runs as process %d, its output is in %s", module, child.pid, log)
     try:
@@ -87,10 +85,6 @@ def launch(
         raise JobError(_told(module, code, log))
     done: JSON = json.loads(result.read_text())
     return done
-
-
-def _die_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _follow(child: subprocess.Popen[bytes], events: Path, on_event: Callable[[JSON], None] | None) -> int:

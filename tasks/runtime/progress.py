@@ -1,6 +1,6 @@
 """How far a node is: told by whoever computes, heard by whoever shows it (a terminal, a Prefect artifact).
 
-Listeners are called in the computing thread, so they only take notes. Telling costs nothing where nobody listens.
+Listeners are called in the computing thread, so they only take notes. Where nobody listens it costs nothing.
 """
 
 import contextlib

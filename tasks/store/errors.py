@@ -1,6 +1,6 @@
 """What can go wrong, and who is told.
 
-DaptError                exit 1   everything a user can act on; the command line prints its text and no traceback
+DaptError                exit 1   what a user can act on; the command line prints its text, no traceback
 ├── RecipeError          exit 2   the recipe or the arguments are wrong; nothing was started
 ├── SourceError          exit 1   a source cannot be found or read; names the path or URL
 │   └── TransientError   exit 1   the network's fault: worth another try (tasks retry on it alone)

@@ -39,7 +39,9 @@ DATA = "data.parquet"
 class NodeWriter:
     """A node in the making: what a stage writes its files and counts to."""
 
-    def __init__(self, store: Store, node: Node, folder: Path, *, shard: str = "", how: JSON | None = None) -> None:
+    def __init__(
+        self, store: Store, node: Node, folder: Path, *, shard: str = "", how: JSON | None = None
+    ) -> None:
         self.store, self.node, self.folder, self.shard = store, node, folder, shard
         self.documents_in = 0
         self.documents_out = 0
@@ -52,7 +54,7 @@ class NodeWriter:
 
     @contextlib.contextmanager
     def parquet(self, schema: pa.Schema, *, name: str = DATA, **options: Any) -> Iterator[pq.ParquetWriter]:
-        """A Parquet file of this node, zstd, with an explicit schema; `write_table` and `write_batch` fill it.
+        """A Parquet file of this node, zstd; `write_table` and `write_batch` fill it.
 
         Args:
             schema: of every batch; what does not fit raises.
@@ -196,7 +198,7 @@ def _record_failure(store: Store, node: Node, shard: str, err: Exception) -> Non
 
 @contextlib.contextmanager
 def open_node_file(store: Store, path: str, name: str = DATA) -> Iterator[Path]:
-    """A file of a node on the local disk, after its digest was checked; a remote one is fetched for the while.
+    """A file of a node on the local disk, its digest checked; a remote one is fetched for the while.
 
     Raises:
         StoreDamaged: the node does not stand, or the file is not what its manifest says.
@@ -256,6 +258,6 @@ def require_disk(store: Store, needed_bytes: int) -> None:
     free = shutil.disk_usage(store.local).free
     if needed_bytes > free:
         raise ResourceError(
-            f"the store {store.root} has {free / 1e9:.1f} GB free, about {needed_bytes / 1e9:.1f} GB are needed; "
-            "free some, or set DAPT_STORE to a larger disk"
+            f"the store {store.root} has {free / 1e9:.1f} GB free, "
+            f"about {needed_bytes / 1e9:.1f} GB are needed; free some, or set DAPT_STORE to a larger disk"
         )
