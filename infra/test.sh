@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Install into .venv, then pass every check: lint, types, the three test lanes, the wheel, a plan of each recipe.
+# Needs Python 3.11+ and a package registry; no GPU, no hub, no server. Leaves the checkout as it found it.
+#   PYTHON=/path/to/python3.11   another interpreter
+set -euo pipefail
+exec </dev/null
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+cd "$ROOT"
+set_up dev
+
+export PATH="$VENV/bin:$PATH"
+scratch="$(mktemp -d)"
+trap 'rm -rf "$scratch"' EXIT
+checkout() { git status --porcelain 2>/dev/null || true; }
+before="$(checkout)"
+
+# step TITLE COMMAND...: run it, tell how long it took; the first that fails ends all.
+step() {
+  local title="$1" began="$SECONDS"
+  shift
+  say "$title"
+  "$@" || fail "$title failed: $*"
+  printf -- '-- %s: %d s\n' "$title" "$((SECONDS - began))"
+}
+
+# The wheel holds every file of the three packages, recipes and templates too.
+check_wheel() {
+  pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$scratch/wheel" "$ROOT" || return 1
+  python - "$scratch"/wheel/*.whl <<'PY'
+import sys, zipfile
+from pathlib import Path
+
+packed = {name for name in zipfile.ZipFile(sys.argv[1]).namelist() if ".dist-info/" not in name}
+files = {
+    path.as_posix()
+    for package in ("flows", "tasks", "deployments")
+    for path in Path(package).rglob("*")
+    if path.is_file() and "__pycache__" not in path.parts
+}
+if packed != files:
+    sys.exit(f"the wheel lacks {sorted(files - packed)} and has beyond the tree {sorted(packed - files)}")
+print(f"{len(packed)} files in the wheel, {sum(not name.endswith('.py') for name in packed)} of them no Python")
+PY
+}
+
+plan_recipes() {
+  local recipe
+  for recipe in deployments/recipes/*.toml; do
+    echo "dapt plan $recipe"
+    DAPT_STORE="$scratch/store" dapt plan "$recipe" >"$scratch/plan.txt" || { cat "$scratch/plan.txt"; return 1; }
+    tail -n 1 "$scratch/plan.txt"
+  done
+}
+
+same_checkout() {
+  local after
+  after="$(checkout)"
+  [[ "$after" == "$before" ]] || { diff <(echo "$before") <(echo "$after"); return 1; }
+}
+
+step "lint and unit lane" "$ROOT/.ci/fast"
+step "types" mypy
+step "flow lane" pytest -q -m "flow and not train and not gpu"
+step "train lane" pytest -q -m "train and not gpu"
+step "wheel" check_wheel
+step "plan of every recipe" plan_recipes
+step "the checkout is as it was" same_checkout
+say "All checks passed in $SECONDS s"
