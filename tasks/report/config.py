@@ -1,0 +1,256 @@
+"""The report's node, and `ReportFacts`: everything a report is told, as plain values.
+
+The flow that ran the recipe collects the facts from manifests; this room reads no other stage's files. What
+is unknown is left out (None, an empty list) and the report says "not measured" or stays silent; nothing is
+filled in by guessing.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+
+from tasks.store.config import JSON
+from tasks.store.node import Node
+
+STAGE = "report"
+VERSION = 1
+
+BITS = "bits_per_byte"
+"""The key of the held-out measure among the scores; a slice of it is named `bits_per_byte.domain`."""
+
+Corpus = Literal["domain", "general"]
+
+
+class Facts(BaseModel):
+    """A part of what a report is told. Frozen; unknown keys are refused; no NaN (None says "not finite")."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
+
+
+class RecipeFacts(Facts):
+    """The recipe, as a reader needs it."""
+
+    name: str
+    seed: int
+    base_model: str
+    dataset: str
+    """What the domain corpus is, in words."""
+    general: str | None = None
+    """What the general corpus is; None: the recipe has none."""
+
+
+class MachineFacts(Facts):
+    """Where it ran."""
+
+    platform: str
+    cpu_count: int
+    memory_bytes: int | None = None
+    devices: list[str] = []
+    """Accelerators by name; empty: none."""
+
+
+class StageFacts(Facts):
+    """One stage over all shards that the recipe uses of one corpus, those found in the store included."""
+
+    stage: str
+    corpus: Corpus = "domain"
+    documents_in: int
+    documents_out: int
+    dropped: dict[str, int] = {}
+    text_bytes_in: int | None = None
+    text_bytes_out: int | None = None
+    tokens: int = 0
+    shards: int = 0
+    seconds: float = 0.0
+    """Summed over shards: computing time, not wall time when shards ran at once."""
+    peak_rss_bytes: int = 0
+    """The largest of its shards'."""
+    computed: int = 0
+    """Shards made by this run."""
+    hit: int = 0
+    """Shards that stood already."""
+
+
+class BenchmarkScore(Facts):
+    """One benchmark of one model. What else an evaluation tells is kept for the JSON."""
+
+    model_config = ConfigDict(extra="allow")
+
+    score: float
+    stderr: float | None = None
+    metric: str = ""
+    items: int | None = None
+    chance: float | None = None
+    """What guessing gives."""
+
+
+class HeldOutScore(Facts):
+    """Bits per byte of one model on one held-out slice. Lower is better."""
+
+    model_config = ConfigDict(extra="allow")
+
+    bits_per_byte: float
+    documents: int | None = None
+    bytes: int | None = None
+
+
+class Scores(Facts):
+    """The scores of one model.
+
+    Read from the shape of `dapt run --json` too, `{<benchmark>: {...}, "bits_per_byte": {"domain": ...}}`,
+    where a slice is an object, a bare number, or null when it was not measured.
+    """
+
+    benchmarks: dict[str, BenchmarkScore] = {}
+    bits_per_byte: dict[Corpus, HeldOutScore] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_flat(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or "benchmarks" in given:
+            return given
+        slices = {
+            name: {BITS: value} if isinstance(value, int | float) else value
+            for name, value in (given.get(BITS) or {}).items()
+            if value is not None
+        }
+        benchmarks = {name: value for name, value in given.items() if name != BITS and value is not None}
+        return {"benchmarks": benchmarks, BITS: slices}
+
+
+class Delta(Facts):
+    """A paired difference, milestone minus base, with its 95 % interval."""
+
+    model_config = ConfigDict(extra="allow")
+
+    difference: float
+    low: float
+    high: float
+
+
+class BaseFacts(Facts):
+    """The model before training."""
+
+    scores: Scores = Scores()
+    evaluation_seconds: float | None = None
+
+
+class CurvePoint(Facts):
+    """One optimizer step as training told it; in JSON `[step, tokens, loss, learning_rate, grad_norm]`."""
+
+    step: int
+    tokens: int
+    """Tokens trained until the end of this step, this milestone's own or all, as the trainer counts."""
+    loss: float | None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_row(cls, given: Any) -> Any:
+        return dict(zip(cls.model_fields, given, strict=False)) if isinstance(given, list | tuple) else given
+
+    @model_serializer
+    def _as_row(self) -> list[float | None]:
+        """A row again in JSON: a fifth of the size."""
+        return [self.step, self.tokens, self.loss, self.learning_rate, self.grad_norm]
+
+
+class MilestoneFacts(Facts):
+    """One budget: its corpus, its training, its scores."""
+
+    budget: int
+    tokens: int
+    """Of its corpus, after packing."""
+    sequences: int
+    shards: int
+    steps: int
+    tokens_trained: int
+    sequences_left_out: int = 0
+    """A last incomplete batch is not trained on."""
+    curve: list[CurvePoint] = []
+    seconds: float | None = None
+    """Of training."""
+    tokens_per_s: float | None = None
+    ranks: int = 1
+    peak_rss_bytes: int | None = None
+    checkpoint: str = ""
+    scores: Scores = Scores()
+    deltas: dict[str, Delta] = {}
+    """Against the base, by metric: a benchmark's name, `bits_per_byte.domain`, `bits_per_byte.general`."""
+    evaluation_seconds: float | None = None
+
+
+class Prediction(Facts):
+    """What the plan said of one thing, and what happened."""
+
+    what: str
+    unit: Literal["s", "tokens", "bytes", "documents", "shards"]
+    predicted: float
+    happened: float | None = None
+
+
+class SourceFacts(Facts):
+    """Where text came from."""
+
+    name: str
+    corpus: Corpus = "domain"
+    revision: str | None = None
+    files: int | None = None
+    bytes: int | None = None
+    notes: list[str] = []
+
+
+class Lineage(Facts):
+    """From the report back to everything it stands on."""
+
+    generated_at: str | None = None
+    """The only date a report carries."""
+    fingerprints: dict[str, str] = {}
+    """By name: "corpus 1M", "training 1M", ..."""
+    config: JSON = {}
+    """The resolved recipe."""
+    drift: dict[str, str] = {}
+    """Source hash of each room's code."""
+    environment: JSON = {}
+
+
+class ReportFacts(Facts):
+    """Everything a report is told."""
+
+    recipe: RecipeFacts
+    versions: dict[str, str] = {}
+    """Of the libraries that matter, by name."""
+    machine: MachineFacts
+    funnel: list[StageFacts] = []
+    """In the order of the stages, the domain's first."""
+    base: BaseFacts | None = None
+    """None: there was nothing to compare with."""
+    milestones: list[MilestoneFacts] = Field(default=[])
+    """Growing."""
+    plan: list[Prediction] = []
+    sources: list[SourceFacts] = []
+    lineage: Lineage = Lineage()
+
+
+def report_node(
+    recipe_name: str, recipe_digest: str, inputs: Mapping[str, str], facts: JSON | str | None = None
+) -> Node:
+    """The node of a report.
+
+    Args:
+        recipe_name: stands in the report, so it is part of what the report is.
+        recipe_digest: of the resolved recipe.
+        inputs: fingerprints of what it tells of, by name (corpora, trainings, evaluations).
+        facts: `ReportFacts` as plain JSON, or where that JSON lies in the store; no identity.
+    """
+    config = {"recipe": recipe_name, "digest": recipe_digest}
+    reads = {} if facts is None else {"facts": facts}
+    return Node(stage=STAGE, version=VERSION, config=config, inputs=dict(inputs), reads=reads)
