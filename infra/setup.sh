@@ -30,16 +30,20 @@ installation_of() {
     "$VENV/bin/python" -c 'import hashlib, sys; print(sys.version, hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'
 }
 
+is_installed() {
+  local stamp="$VENV/.installed${1:+-$1}"
+  [[ -f "$stamp" && "$(<"$stamp")" == "$(installation_of "$1")" ]]
+}
+
 # set_up [EXTRA]: install the project, with an extra of pyproject.toml ("dev") when one is named.
 set_up() {
-  local extra="${1:-}" python stamp
-  stamp="$VENV/.installed${extra:+-$extra}"
+  local extra="${1:-}" python
   if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
     python="$(find_python)"
     say "Making $VENV with $("$python" --version)"
     "$python" -m venv --clear "$VENV" || fail "'$python -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv"
   fi
-  if [[ -f "$stamp" && "$(<"$stamp")" == "$(installation_of "$extra")" ]]; then
+  if is_installed "$extra" || is_installed dev; then
     say "Everything is installed in $VENV"
     return
   fi
@@ -48,5 +52,5 @@ set_up() {
   "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -c "$ROOT/infra/constraints.txt" torch
   "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -c "$ROOT/infra/constraints.txt" \
     -e "$ROOT${extra:+[$extra]}"
-  installation_of "$extra" >"$stamp"
+  installation_of "$extra" >"$VENV/.installed${extra:+-$extra}"
 }

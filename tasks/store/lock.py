@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from tasks.store.paths import Store
 
 LEASE_S = 60.0
+WAIT_S = 1.0
 
 
 @contextlib.contextmanager
@@ -43,7 +44,7 @@ def _lease(store: Store, path: str) -> Iterator[None]:
         store.write(path, json.dumps({"holder": holder, "until": time.time() + LEASE_S}).encode())
 
     while _holder(store, path) not in (None, holder):
-        time.sleep(1.0)
+        time.sleep(WAIT_S)
     sign()
 
     def renew() -> None:
@@ -64,6 +65,6 @@ def _holder(store: Store, path: str) -> str | None:
     """Who holds a lease that has not run out."""
     try:
         lease = json.loads(store.read(path))
-    except (FileNotFoundError, json.JSONDecodeError):
+        return str(lease["holder"]) if lease["until"] > time.time() else None
+    except (FileNotFoundError, ValueError, TypeError, KeyError):  # none, or a half-written one
         return None
-    return str(lease["holder"]) if lease["until"] > time.time() else None

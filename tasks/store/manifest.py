@@ -126,7 +126,10 @@ def require_whole(store: Store, path: str, entry: FileEntry, file: Path) -> None
         StoreDamaged: it is not whole; its manifest has been set aside.
     """
     with file.open("rb") as data:
-        if file.stat().st_size == entry.bytes and hashlib.file_digest(data, "sha256").hexdigest() == entry.sha256:
+        if (
+            file.stat().st_size == entry.bytes
+            and hashlib.file_digest(data, "sha256").hexdigest() == entry.sha256
+        ):
             return
     set_aside(store, path)
     raise StoreDamaged(store.address(f"{path}/{entry.name}"), "it does not hash to what its manifest says")

@@ -4,8 +4,10 @@ Writes are atomic: on a local disk a temporary name in the same directory, fsync
 one PUT. A path that would leave the root is refused, whoever made it.
 """
 
+import errno
 import os
 import secrets
+import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
 
@@ -47,23 +49,26 @@ class Store:
     def __init__(self, root: str) -> None:
         url = root if "://" in root else str(Path(root).expanduser().absolute())
         try:
-            self.fs, base = fsspec.core.url_to_fs(url)
+            # without a listing cache: other processes write here too
+            self.fs, base = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as err:
             raise ResourceError(f"the store {root!r} cannot be opened: {err}") from err
         self.base = str(base).rstrip("/")
         self.local = Path(self.base) if "local" in _protocols(self.fs.protocol) else None
         self.root = self.base if self.local else url.rstrip("/")
-        if self.local and self.local.exists() and not self.local.is_dir():
-            raise ResourceError(
-                f"the store {root} is a file, expected a folder or a URL; set DAPT_STORE to another place"
-            )
+        if self.local:
+            there = next(path for path in (self.local, *self.local.parents) if path.exists())
+            if not there.is_dir():
+                raise ResourceError(
+                    f"the store {root} cannot be a folder, {there} is a file; set DAPT_STORE to another place"
+                )
 
     def inside(self, path: str) -> str:
         """The address of `path` for `fs`; refuses what leads out of the store."""
         pure = PurePosixPath(path)
         if pure.is_absolute() or ".." in pure.parts:
             raise DaptError(f"{path!r} leads out of the store {self.root}; expected a path relative to it")
-        return f"{self.base}/{pure}"
+        return f"{self.base}/{pure}" if pure.parts else self.base
 
     def address(self, path: str) -> str:
         """An absolute path, or the URL, of something in the store."""
@@ -78,9 +83,10 @@ class Store:
     def size(self, path: str) -> int | None:
         """Bytes of a file, None where there is none."""
         try:
-            return int(self.fs.info(self.inside(path))["size"])
+            found = self.fs.info(self.inside(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        return int(found["size"]) if found["type"] != "directory" else None
 
     def read(self, path: str) -> bytes:
         """The whole of a small file.
@@ -105,14 +111,22 @@ class Store:
             temporary.unlink(missing_ok=True)
 
     def take(self, file: Path, path: str) -> None:
-        """Move a finished local file to its place: a rename where it is on the same disk, else one PUT."""
+        """Move a finished local file to its place: a rename, from another disk a copy first; else one PUT."""
         if self.local is None:
             self.fs.put_file(str(file), self.inside(path))
             file.unlink()
             return
         final = self.local_path(path)
         final.parent.mkdir(parents=True, exist_ok=True)
-        replace_durably(file, final)
+        try:
+            replace_durably(file, final)
+        except OSError as err:
+            if err.errno != errno.EXDEV:
+                raise
+            temporary = final.with_name(temporary_name(final.name))
+            shutil.copyfile(file, temporary)
+            replace_durably(temporary, final)
+            file.unlink()
 
     def remove(self, path: str) -> None:
         """Remove a file or a folder with all in it; nothing where there is none."""
@@ -122,7 +136,6 @@ class Store:
     def names(self, path: str) -> list[str]:
         """Sorted names in a folder; none where there is no folder."""
         try:
-            self.fs.invalidate_cache()
             entries = self.fs.ls(self.inside(path), detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []

@@ -27,7 +27,15 @@ from tasks.store.config import JSON
 from tasks.store.errors import DaptError, ResourceError, StoreDamaged
 from tasks.store.fingerprint import source_hash
 from tasks.store.lock import locked
-from tasks.store.manifest import FileEntry, Manifest, read_manifest, require_whole, stands, write_manifest
+from tasks.store.manifest import (
+    FileEntry,
+    Manifest,
+    read_manifest,
+    require_whole,
+    set_aside,
+    stands,
+    write_manifest,
+)
 from tasks.store.node import Node
 from tasks.store.paths import TEMPORARY, Store, temporary_name
 
@@ -61,7 +69,7 @@ class NodeWriter:
             name: the file's name in the node.
             options: more for `pyarrow.parquet.ParquetWriter`.
         """
-        temporary = self.folder / temporary_name(name)
+        temporary = self._beside(name)
         with pq.ParquetWriter(temporary, schema, **{"compression": "zstd"} | options) as writer:
             yield writer
         rows = pq.read_metadata(temporary).num_rows
@@ -69,9 +77,15 @@ class NodeWriter:
 
     def file(self, name: str, data: bytes) -> None:
         """A small file of this node."""
-        temporary = self.folder / temporary_name(name)
+        temporary = self._beside(name)
         temporary.write_bytes(data)
         self._files.append((temporary, _entry(name, temporary, None)))
+
+    def _beside(self, name: str) -> Path:
+        """A temporary name beside that of a file of this node, its folder made."""
+        temporary = self.folder / temporary_name(name)
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        return temporary
 
     def progress(self, done: float, total: float, unit: str, **fields: float | str) -> None:
         """Tell how far this node is; cheap, from any thread."""
@@ -179,7 +193,7 @@ def _clean(store: Store, folder: Path) -> None:
     if store.local is None:
         shutil.rmtree(folder, ignore_errors=True)
         return
-    for path in folder.glob(f"*{TEMPORARY}*"):
+    for path in folder.rglob(f"*{TEMPORARY}*"):
         path.unlink(missing_ok=True)
 
 
@@ -206,10 +220,13 @@ def open_node_file(store: Store, path: str, name: str = DATA) -> Iterator[Path]:
     manifest = read_manifest(store, path)
     entry = next((f for f in manifest.files if f.name == name), None) if manifest else None
     if entry is None:
+        if manifest is None:
+            set_aside(store, path)
         raise StoreDamaged(store.address(path), f"it has no whole manifest that names {name}")
     if store.local is not None:
         file = store.local_path(f"{path}/{name}")
         if not file.exists():
+            set_aside(store, path)
             raise StoreDamaged(store.address(f"{path}/{name}"), "it is missing")
         require_whole(store, path, entry, file)
         yield file
@@ -219,6 +236,7 @@ def open_node_file(store: Store, path: str, name: str = DATA) -> Iterator[Path]:
         try:
             store.fs.get_file(store.inside(f"{path}/{name}"), str(file))
         except FileNotFoundError as err:
+            set_aside(store, path)
             raise StoreDamaged(store.address(f"{path}/{name}"), "it is missing") from err
         require_whole(store, path, entry, file)
         yield file
@@ -261,3 +279,12 @@ def require_disk(store: Store, needed_bytes: int) -> None:
             f"the store {store.root} has {free / 1e9:.1f} GB free, "
             f"about {needed_bytes / 1e9:.1f} GB are needed; free some, or set DAPT_STORE to a larger disk"
         )
+
+
+def read_failure(store: Store, node: Node) -> JSON | None:
+    """The failure of a node that stands, if one does: stage, shard, error, at."""
+    try:
+        failure: JSON = json.loads(store.read(failure_path(node)))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return failure

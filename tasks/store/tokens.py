@@ -43,10 +43,8 @@ def parse_bytes(value: object) -> int:
 
 def format_tokens(count: int) -> str:
     """The shortest exact way to write a number of tokens: 400M, 1.5B, 1234567."""
-    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("K", 10**3)):
-        if count >= size and count * 1000 % size == 0:
-            return f"{Decimal(count) / size:f}{unit}"
-    return str(count)
+    units = (("T", 10**12), ("B", 10**9), ("M", 10**6), ("K", 10**3), ("", 1))
+    return min((f"{Decimal(count) / size:f}{unit}" for unit, size in units if count >= size), key=len)
 
 
 Tokens = Annotated[int, BeforeValidator(parse_tokens)]
