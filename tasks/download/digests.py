@@ -1,0 +1,100 @@
+"""Digests of source files, and other facts that cannot change, remembered in the store.
+
+A local file's digest is the sha256 of its bytes, remembered by path, size, mtime and inode, so that a file is
+hashed once and a list of thousands costs a `stat` each. An object store tells a version id or an ETag; the
+Hub a sha256 (`tasks/download/hub.py`). Beside digests stand facts that hold for ever because their key names
+a content: the row groups of a Parquet file by its digest, the files of a data set by its commit.
+
+All of it is a memory, never data: `digests.json` in the store, removed at will, rebuilt by the next listing.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tasks.download.addresses import info, is_local, sha256_of, told
+from tasks.store.errors import SourceError
+from tasks.store.paths import Store
+
+NAME = "digests.json"
+RECENT_NS = 2_000_000_000
+"""A file this young may be written again within one tick of its mtime: its digest is not remembered."""
+
+
+class DigestMemory:
+    """What is known of source files; read when first asked, written by `save`.
+
+    Args:
+        store: where it is remembered.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[str, Any] = _load(store)
+        self._new: dict[str, Any] = {}
+
+    def of(self, address: str) -> tuple[str, int]:
+        """Digest and size of a file.
+
+        Raises:
+            SourceError: it is not there, or its host tells nothing that stands for its contents.
+            TransientError: the network failed.
+        """
+        return self._of_local(address) if is_local(address) else object_digest(address)
+
+    def _of_local(self, path: str) -> tuple[str, int]:
+        with told(path):
+            status = os.stat(path)  # noqa: PTH116 - a Path for each of ten thousand modules costs as much as the stat
+            facts = [status.st_size, status.st_mtime_ns, status.st_ino]
+            known = self._known.get(path)
+            if isinstance(known, list) and known[:3] == facts:
+                return str(known[3]), status.st_size
+            digest = sha256_of(path, *facts)
+        if time.time_ns() - status.st_mtime_ns > RECENT_NS:
+            self._new[path] = [*facts, digest]
+        return digest, status.st_size
+
+    def fact(self, key: str, find: Callable[[], Any]) -> Any:
+        """A fact in plain JSON whose key names a content: found once, then remembered."""
+        for known in (self._new, self._known):
+            if key in known:
+                return known[key]
+        self._new[key] = found = find()
+        return found
+
+    def save(self) -> None:
+        """Write what was learnt, beside what others wrote meanwhile."""
+        if not self._new:
+            return
+        self._known = _load(self._store) | self._known | self._new
+        self._new = {}
+        self._store.write(NAME, json.dumps(self._known, separators=(",", ":")).encode())
+
+
+def _load(store: Store) -> dict[str, Any]:
+    try:
+        known = json.loads(store.read(NAME))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def object_digest(url: str) -> tuple[str, int]:
+    """What an object store tells: a version id where it keeps versions, else ETag and size."""
+    facts = info(url)
+    size = int(facts.get("size") or 0)
+    version = facts.get("VersionId") or facts.get("version_id") or facts.get("generation")
+    if version and version != "null":
+        return f"version:{version}", size
+    etag = facts.get("ETag") or facts.get("etag") or facts.get("md5Hash") or facts.get("content_md5")
+    if etag:
+        return f"etag:{str(etag).strip(chr(34))}:{size}", size
+    digest = facts.get("sha256")
+    if digest:
+        return str(digest), size
+    raise SourceError(
+        f"{url}: its host tells neither a version nor an ETag, so a change could not be noticed; "
+        "copy the file to a local disk, or to an object store"
+    )

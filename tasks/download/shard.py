@@ -1,0 +1,76 @@
+"""Make a downloaded shard: stream the documents of a source shard into row groups of the store.
+
+Memory: the documents of one row group (at most 1000 rows and about 32 MB of text, or one document) beside
+what `tasks/download/stream.py` holds.
+"""
+
+import logging
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tasks.download.config import ReadConfig, SourceShard
+from tasks.download.stream import Tally, iter_documents, source_schema
+from tasks.store.shard import NodeWriter
+
+logger = logging.getLogger(__name__)
+
+ROW_GROUP_ROWS = 1000
+ROW_GROUP_BYTES = 32_000_000
+
+
+class _RowGroups:
+    """Batches gathered to row groups of a writer that takes tables."""
+
+    def __init__(self, out: pq.ParquetWriter, schema: pa.Schema) -> None:
+        self._out, self._schema = out, schema
+        self._held: list[pa.RecordBatch] = []
+        self._rows = self._bytes = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        if self._held and (
+            self._rows + batch.num_rows > ROW_GROUP_ROWS or self._bytes + batch.nbytes > ROW_GROUP_BYTES
+        ):
+            self.flush()
+        self._held.append(batch)
+        self._rows += batch.num_rows
+        self._bytes += batch.nbytes
+
+    def flush(self) -> None:
+        if self._rows:
+            table = pa.Table.from_batches(self._held, self._schema)
+            self._out.write_table(table, row_group_size=self._rows)
+        self._held, self._rows, self._bytes = [], 0, 0
+
+
+def build_download(writer: NodeWriter) -> None:
+    """Write `data.parquet` of a download node: `id`, `source_id`, `text`, then the metadata columns.
+
+    Raises:
+        SourceError: a file is broken, changed, or has no such column; names it.
+        TransientError: the network failed.
+    """
+    shard = SourceShard.model_validate(writer.node.reads["shard"])
+    config = ReadConfig.model_validate(writer.node.config)
+    schema = source_schema(shard, config)
+    tally = Tally()
+    text_bytes = 0
+    with writer.parquet(schema) as out:
+        groups = _RowGroups(out, schema)
+        for batch in iter_documents(shard, config, tally):
+            groups.add(batch)
+            writer.documents_out += batch.num_rows
+            text_bytes += pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0
+            writer.progress(text_bytes, max(text_bytes, shard.text_bytes), "bytes")
+        groups.flush()
+    writer.documents_in = tally.documents_in
+    writer.dropped.update(tally.dropped)
+    writer.details = {"text_bytes": text_bytes, "documents_with_replaced_bytes": tally.replaced}
+    logger.info(
+        "%d documents, %.1f MB of text from %d file(s), first %s",
+        writer.documents_out,
+        text_bytes / 1e6,
+        len(shard.files),
+        shard.files[0].address,
+    )

@@ -1,0 +1,305 @@
+"""A source shard as a stream of documents: record batches of `id`, `source_id`, `text` and metadata.
+
+Every row (line, file, module) of the source ends up in a batch or in `Tally.dropped` with its reason:
+`no_text` (missing, null, or no text), `bad_json` (a line that is no JSON object), `too_large` (over 256 MB),
+and those of `tasks/download/docstrings.py`. What is no UTF-8 is replaced (`tasks/download/text.py`) and
+counted.
+
+Memory: one batch, at most 1000 rows and about 16 MB of text at the average length of its row group, or one
+document; of a Parquet file one page a column; of a compressed or plain file one block. Remote whole files lie
+on the local disk meanwhile; of a part of a remote file only the ranges needed are fetched.
+"""
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tasks.download import docstrings
+from tasks.download.addresses import id_prefix, is_local, opened, require_unchanged, whole_file
+from tasks.download.config import COLUMNS, ReadConfig, SourceFile, SourceShard
+from tasks.download.digests import object_digest
+from tasks.download.lines import MAX_LINE_BYTES, blocks, lines, part
+from tasks.download.text import as_strings, decoded, mended, text_array
+from tasks.store.errors import SourceError
+
+BATCH_ROWS = 1000
+BATCH_BYTES = 16_000_000
+MAX_DOCUMENT_BYTES = MAX_LINE_BYTES
+_BUFFER_BYTES = 2**20
+_REMOTE_BUFFER_BYTES = 8 * 2**20
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was met on the way."""
+
+    documents_in: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    replaced: int = 0
+    """Documents in which something was no UTF-8."""
+
+
+def iter_documents(shard: SourceShard, config: ReadConfig, tally: Tally) -> Iterator[pa.RecordBatch]:
+    """The documents of a shard, in order.
+
+    Args:
+        shard: what to read.
+        config: how.
+        tally: counted up.
+
+    Yields:
+        Batches of `source_schema(shard, config)`; `text` is valid UTF-8 without nulls.
+
+    Raises:
+        SourceError: a file is broken or changed, or has no such column; names it.
+        TransientError: the network failed.
+    """
+    schema = source_schema(shard, config)
+    for file in shard.files:
+        if file.format == "parquet":
+            yield from _parquet(file, config, schema, tally)
+        elif file.format.startswith("jsonl"):
+            yield from _batches(_json_lines(file, config, tally), file, schema, tally)
+        else:
+            yield from _batches(_one_file(file, tally), file, schema, tally)
+
+
+def source_schema(shard: SourceShard, config: ReadConfig) -> pa.Schema:
+    """The columns of a shard: metadata of Parquet typed as in the shard's first file, of jsonl as strings.
+
+    Raises:
+        SourceError: that file is broken or lacks a column.
+    """
+    fields = [pa.field(name, pa.string()) for name in COLUMNS]
+    if config.metadata_columns and shard.format == "parquet":
+        with _opened_parquet(shard.files[0]) as parquet:
+            source = parquet.schema_arrow
+        _require_columns(source.names, config, shard.files[0].address)
+        fields += [pa.field(name, _plain(source.field(name).type)) for name in config.metadata_columns]
+    else:
+        fields += [pa.field(name, pa.string()) for name in config.metadata_columns]
+    return pa.schema(fields)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+@contextlib.contextmanager
+def _bytes_of(file: SourceFile) -> Iterator[IO[bytes]]:
+    """A file for reading, checked to be what was listed."""
+    if file.is_whole:
+        with whole_file(file.address, file.digest, file.bytes) as path, path.open("rb") as data:
+            yield data
+        return
+    if is_local(file.address):
+        require_unchanged(file.address, file.digest, file.bytes)
+    elif not file.address.startswith("hf://") and object_digest(file.address)[0] != file.digest:
+        raise SourceError(
+            f"{file.address} has changed since it was listed; run again to take its new contents"
+        )
+    with opened(file.address) as data:
+        yield data
+
+
+@contextlib.contextmanager
+def _opened_parquet(file: SourceFile) -> Iterator[pq.ParquetFile]:
+    buffer = _BUFFER_BYTES if is_local(file.address) or file.is_whole else _REMOTE_BUFFER_BYTES
+    with _bytes_of(file) as data, pq.ParquetFile(data, buffer_size=buffer, pre_buffer=False) as parquet:
+        yield parquet
+
+
+def _require_columns(names: list[str], config: ReadConfig, address: str) -> None:
+    for setting, wanted in (
+        ("text_column", [config.text_column]),
+        ("metadata_columns", config.metadata_columns),
+    ):
+        for name in wanted:
+            if name not in names:
+                raise SourceError(
+                    f"{address} has no column {name!r}; its columns are {', '.join(names)}: set {setting}"
+                )
+
+
+def _parquet(
+    file: SourceFile, config: ReadConfig, schema: pa.Schema, tally: Tally
+) -> Iterator[pa.RecordBatch]:
+    with _opened_parquet(file) as parquet:
+        names = parquet.schema_arrow.names
+        _require_columns(names, config, file.address)
+        columns = [config.text_column, *(["id"] if "id" in names else []), *config.metadata_columns]
+        metadata = parquet.metadata
+        first, end = file.row_groups or (0, metadata.num_row_groups)
+        row = sum(metadata.row_group(group).num_rows for group in range(first))
+        for group in range(first, end):
+            facts = metadata.row_group(group)
+            average = facts.total_byte_size / max(1, facts.num_rows)
+            size = int(max(1, min(BATCH_ROWS, BATCH_BYTES / max(1.0, average))))
+            for batch in parquet.iter_batches(size, row_groups=[group], columns=list(dict.fromkeys(columns))):
+                yield _of_columns(batch, row, file=file, config=config, schema=schema, tally=tally)
+                row += batch.num_rows
+
+
+def _of_columns(
+    batch: pa.RecordBatch, row: int, *, file: SourceFile, config: ReadConfig, schema: pa.Schema, tally: Tally
+) -> pa.RecordBatch:
+    """One batch of a Parquet file, whose first row is `row` of the file."""
+    text, replaced = text_array(batch.column(config.text_column), file.address, config.text_column)
+    too_large = pc.fill_null(pc.greater(pc.binary_length(text), MAX_DOCUMENT_BYTES), False)
+    kept = pc.and_(pc.is_valid(text), pc.invert(too_large))
+    tally.documents_in += batch.num_rows
+    _count(tally, "no_text", text.null_count)
+    _count(tally, "too_large", pc.sum(too_large).as_py() or 0)
+    tally.replaced += replaced
+    prefix = id_prefix(file.digest)
+    ids = pa.array([f"{prefix}-{number}" for number in range(row, row + batch.num_rows)], pa.string())
+    source_ids = (
+        as_strings(batch.column("id")) if "id" in batch.schema.names else pa.nulls(len(ids), pa.string())
+    )
+    columns = [ids, source_ids, text]
+    for name in config.metadata_columns:
+        try:
+            columns.append(batch.column(name).cast(schema.field(name).type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as err:
+            raise SourceError(
+                f"{file.address}: column {name!r} is {batch.schema.field(name).type}, in the shard's first "
+                f"file it is {schema.field(name).type}: {err}; leave it out of metadata_columns"
+            ) from err
+    found = [column.filter(kept) for column in columns]
+    found[2] = found[2].cast(pa.string())
+    return pa.RecordBatch.from_arrays(found, schema=schema)
+
+
+def _count(tally: Tally, reason: str, number: int) -> None:
+    if number:
+        tally.dropped[reason] += number
+
+
+Row = tuple[int, str | None, str, list[str | None]]
+"""Its number in the file, the source's own id, text, metadata."""
+
+
+def _batches(
+    rows: Iterator[Row], file: SourceFile, schema: pa.Schema, tally: Tally
+) -> Iterator[pa.RecordBatch]:
+    """Rows gathered to batches."""
+    prefix = id_prefix(file.digest)
+    held: list[list[Any]] = []
+    size = 0
+    for number, source_id, text, metadata in rows:
+        if held and (len(held) == BATCH_ROWS or size + len(text) > BATCH_BYTES):
+            yield _table_of(held, schema)
+            held, size = [], 0
+        sound, replaced = mended(text)
+        tally.replaced += replaced
+        held.append([f"{prefix}-{number}", source_id and mended(source_id)[0], sound, *metadata])
+        size += len(text)
+    if held:
+        yield _table_of(held, schema)
+
+
+def _table_of(rows: list[list[Any]], schema: pa.Schema) -> pa.RecordBatch:
+    columns = [
+        pa.array(column, kind.type) for column, kind in zip(zip(*rows, strict=True), schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _one_file(file: SourceFile, tally: Tally) -> Iterator[Row]:
+    """A text file, or a module's docstrings."""
+    if file.bytes > MAX_DOCUMENT_BYTES:
+        tally.documents_in += 1
+        _count(tally, "too_large", 1)
+        return
+    with _bytes_of(file) as data:
+        content = data.read()
+    if file.format == "txt":
+        text, replaced = decoded(content.removeprefix(_BOM))
+        tally.documents_in += 1
+        tally.replaced += replaced
+        yield 0, None, text, []
+        return
+    for number, (found, reason) in enumerate(docstrings.documents(content)):
+        tally.documents_in += 1
+        if found is None:
+            _count(tally, reason, 1)
+        else:
+            yield number, None, found, []
+
+
+def _json_lines(file: SourceFile, config: ReadConfig, tally: Tally) -> Iterator[Row]:
+    start, end = file.byte_range or (0, file.bytes)
+    compression = file.format.removeprefix("jsonl").removeprefix(".")
+    seen: dict[str, None] = {}
+    has_column, records = False, 0
+    with _bytes_of(file) as data:
+        stream = blocks(data, compression, file.address) if compression else part(data, start, end)
+        for offset, line in lines(stream):
+            record = _record(line, start + offset, file, tally)
+            if record is None:
+                continue
+            records += 1
+            has_column = has_column or config.text_column in record
+            if not has_column and len(seen) < BATCH_ROWS:
+                seen |= dict.fromkeys(record)
+            text = record.get(config.text_column)
+            if not isinstance(text, str):
+                _count(tally, "no_text", 1)
+            elif (
+                len(text) > MAX_DOCUMENT_BYTES // 4
+                and len(text.encode(errors="replace")) > MAX_DOCUMENT_BYTES
+            ):
+                _count(tally, "too_large", 1)
+            else:
+                metadata = [_as_json(record.get(name)) for name in config.metadata_columns]
+                yield start + offset, _own_id(record.get("id")), text, metadata
+    # A part of a file may lack it by chance; a thousand records do not.
+    if seen and not has_column and (file.is_whole or records >= BATCH_ROWS):
+        _require_columns(list(seen), config, file.address)
+
+
+def _record(line: bytes | None, offset: int, file: SourceFile, tally: Tally) -> dict[str, Any] | None:
+    """The object on a line; None for what was counted as dropped, and for a blank line, which is no row."""
+    if line is None:
+        tally.documents_in += 1
+        _count(tally, "too_large", 1)
+        return None
+    if offset == 0:
+        line = line.removeprefix(_BOM)
+        if line.lstrip()[:1] == b"[":
+            raise SourceError(
+                f"{file.address} is a JSON array; expected one JSON object a line: write it as jsonl"
+            )
+    if not line.strip():
+        return None
+    tally.documents_in += 1
+    text, replaced = decoded(line)
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        _count(tally, "bad_json", 1)
+        return None
+    tally.replaced += replaced
+    return record
+
+
+def _own_id(value: object) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    return str(value)
+
+
+def _as_json(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value and mended(value)[0]
+    return json.dumps(value, ensure_ascii=True, sort_keys=True)
