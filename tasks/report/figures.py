@@ -258,10 +258,13 @@ def _funnel_drawing(corpus: Corpus, stages: Sequence[StageFacts]) -> Drawing | N
 def _tokens_axis(axes: Axes) -> None:
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: format_tokens(round(value)) if value else "0")
-    )
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     axes.set_xlabel("tokens trained")
+
+
+def _tick(tokens: float) -> str:
+    suffix, scale = next((s for s in (("B", 1e9), ("M", 1e6), ("K", 1e3)) if tokens >= s[1]), ("", 1))
+    return f"{tokens / scale:g}{suffix}"
 
 
 def _unit(axes: Axes, unit: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from tasks.report.config import ReportFacts
 from tasks.report.figures import draw
-from tasks.report.page import Report, render_html, render_markdown
+from tasks.report.page import Report, about, render_html, render_markdown
 from tasks.report.tables import make_tables
 from tasks.report.verdict import judge
 from tasks.store.config import JSON
@@ -43,6 +43,7 @@ def report_json(report: Report) -> JSON:
     verdict = report.verdict
     return {
         "recipe": report.facts.recipe.name,
+        "about": dict(about(report.facts)),
         "verdict": {
             "sentences": list(verdict.sentences),
             "benchmarks": verdict.benchmarks,

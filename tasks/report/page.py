@@ -130,7 +130,7 @@ def _line(cells: Iterable[str], widths: Sequence[int], numeric: Sequence[bool]) 
 
 
 def _with_note(cell: Cell) -> str:
-    return f"{cell.text}, {cell.note}" if cell.note else cell.text
+    return f"{cell.text} ({cell.note})" if cell.note else cell.text
 
 
 def _plain(text: str) -> str:
