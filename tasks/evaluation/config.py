@@ -1,0 +1,151 @@
+"""What an evaluation is: one node a (model, benchmark), one a (model, held-out slice).
+
+A model is known by its content (the digest of a base model's files, or the fingerprint of the training that
+made it), a benchmark by its lm-eval name and lm-eval's version, a slice by the verdicts that chose its
+documents. Two recipes with the same base therefore share the base's scores, and a new milestone evaluates only
+the new checkpoint. Precision is no field: every score is computed in float32, on a CPU or a GPU.
+"""
+
+import importlib.metadata
+import re
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from tasks.store.config import StageConfig
+from tasks.store.node import Node
+
+STAGE = "evaluation"
+VERSION = 1
+
+ALL_ITEMS = 0
+"""`limit` for all items of a benchmark."""
+OWN_FEWSHOT = -1
+"""`num_fewshot` for what the benchmark's own definition says."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+:-]*")
+
+
+def _require_names(names: list[str]) -> list[str]:
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no lm-eval task name; expected one such as 'arc_easy'")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} stands more than once in the list; name each benchmark once")
+    return names
+
+
+class EvaluationConfig(StageConfig):
+    """What is measured on the base and on every milestone, besides the held-out slices."""
+
+    benchmarks: Annotated[list[str], AfterValidator(_require_names)] = []
+    """Official lm-eval task names; may be empty. Each is one unit a model."""
+
+    limit: int = Field(ALL_ITEMS, ge=0)
+    """Items a benchmark, its first ones (of a group such as mmlu: spread over its subjects by size); 0: all."""
+
+    num_fewshot: int = Field(OWN_FEWSHOT, ge=-1)
+    """Examples before each question; -1: what the benchmark's own definition says (for most: none)."""
+
+
+class BenchmarkUnit(StageConfig):
+    """The identity of one benchmark on one model, besides the model."""
+
+    kind: Literal["benchmark"]
+    benchmark: str
+    lm_eval: str
+    """lm-eval's version: it fixes the benchmark's definition."""
+    limit: int = ALL_ITEMS
+    num_fewshot: int = OWN_FEWSHOT
+
+
+class HeldOutUnit(StageConfig):
+    """The identity of bits per byte on one slice, besides the model and the slice's verdicts."""
+
+    kind: Literal["held_out"]
+    max_documents: int = Field(ge=0)
+    context: int = Field(ge=1)
+    """Tokens a window; the model's own limit where that is smaller."""
+    eos_id: int = Field(ge=0)
+    """The token before a document's first, as in the packed rows."""
+
+
+class EvaluatedModel(BaseModel):
+    """A model as an evaluation sees it. `digest`s are identity, paths are where to find it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    digest: str
+    """Of a base model's files (and the seed, where it has no weights), or the fingerprint of a training."""
+    path: str
+    """Absolute path of a local folder in Hugging Face layout, or the path of a node in the store."""
+    tokenizer_digest: str
+    tokenizer_path: str
+    """The same for the tokenizer's files; may be the model's own folder."""
+    eos_id: int
+    """What closes a document under this tokenizer (`eos_id` of a tokenization's details)."""
+    seed: int = 0
+    """What a folder with a config but no weights is initialised from."""
+
+
+def benchmark_node(config: EvaluationConfig, benchmark: str, model: EvaluatedModel) -> Node:
+    """The node of one benchmark on one model.
+
+    Args:
+        config: of the recipe.
+        benchmark: one of `config.benchmarks`.
+        model: what is evaluated.
+    """
+    unit = BenchmarkUnit(
+        kind="benchmark",
+        benchmark=benchmark,
+        lm_eval=importlib.metadata.version("lm_eval"),
+        limit=config.limit,
+        num_fewshot=config.num_fewshot,
+    )
+    return Node(
+        stage=STAGE,
+        version=VERSION,
+        config=unit.identity(),
+        inputs={"model": model.digest, "tokenizer": model.tokenizer_digest},
+        reads=_reads(model),
+    )
+
+
+def held_out_node(
+    model: EvaluatedModel, shards: Sequence[tuple[Node, Node]], *, max_documents: int, context: int
+) -> Node:
+    """The node of bits per byte of one model on one slice (domain or general).
+
+    The slice is the first `max_documents` held-out documents of `shards` in order. Its name is no identity:
+    where the general corpus of one recipe is the domain of another, the scores are the same.
+
+    Args:
+        model: what is evaluated.
+        shards: (download, dedup) nodes in source order; for the domain those of the first milestone.
+        max_documents: of `held_out`.
+        context: tokens a window, the recipe's `packing.sequence_length`.
+    """
+    unit = HeldOutUnit(kind="held_out", max_documents=max_documents, context=context, eos_id=model.eos_id)
+    slice_inputs = {f"dedup_{position:05d}": dedup.fingerprint for position, (_, dedup) in enumerate(shards)}
+    return Node(
+        stage=STAGE,
+        version=VERSION,
+        config=unit.identity(),
+        inputs={"model": model.digest, "tokenizer": model.tokenizer_digest, **slice_inputs},
+        reads={
+            **_reads(model),
+            "slice": [{"download": download.path, "dedup": dedup.path} for download, dedup in shards],
+        },
+    )
+
+
+def _reads(model: EvaluatedModel) -> dict[str, object]:
+    return {
+        "model": model.path,
+        "tokenizer": model.tokenizer_path,
+        "eos_id": model.eos_id,
+        "seed": model.seed,
+    }

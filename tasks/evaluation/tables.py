@@ -1,0 +1,36 @@
+"""What the evaluation's tables look like, and the names of the files a job hands over."""
+
+import pyarrow as pa
+
+DOCUMENTS = "documents.parquet"
+"""In a job's folder: the texts of a slice."""
+ITEMS = "items.parquet"
+"""In a job's folder: what the job measured; becomes the node's table."""
+
+SLICE_DOCUMENTS = pa.schema([pa.field("id", pa.string(), False), pa.field("text", pa.string(), False)])
+
+HELD_OUT_ITEMS = pa.schema(
+    [
+        pa.field("id", pa.string(), False),
+        pa.field("bytes", pa.int64(), False),
+        pa.field("nats", pa.float64(), False),
+        pa.field("tokens", pa.int64(), False),
+    ]
+)
+"""A row a held-out document: its UTF-8 bytes, its negative log-likelihood in nats, its tokens."""
+
+BENCHMARK_ITEMS = pa.schema(
+    [
+        pa.field("benchmark", pa.string(), False),
+        pa.field("doc_id", pa.int64(), False),
+        pa.field("doc_hash", pa.string(), False),
+        pa.field("correct", pa.bool_(), False),
+        pa.field("correct_norm", pa.bool_()),
+        pa.field("chosen", pa.int32()),
+        pa.field("target", pa.int32()),
+        pa.field("log_likelihoods", pa.list_(pa.float64()), False),
+    ]
+)
+"""A row an item. `benchmark` is the subject within a group, `doc_hash` what pairs two models' items. `correct`
+is by the likeliest answer (acc), `correct_norm` by the likeliest per byte or character (acc_norm; null where the
+benchmark has none). `chosen` and `target` count the answers from 0 (null: not of that kind)."""

@@ -1,0 +1,155 @@
+"""An evaluation's node: hand the job to a process of its own, take what it measured into the store.
+
+The process (`python -m tasks.evaluation`) imports torch and transformers, and lm-eval for benchmarks only. Its
+folder is `<store>/work/evaluation/<fingerprint>/`, for a store elsewhere one under DAPT_SCRATCH: it keeps log
+and answered requests of a unit that was interrupted, so that the next try goes on there, and is removed when
+the unit stands.
+"""
+
+import math
+import shutil
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tasks.evaluation.config import BenchmarkUnit, HeldOutUnit
+from tasks.evaluation.documents import read_slice
+from tasks.evaluation.names import require_benchmarks
+from tasks.evaluation.tables import BENCHMARK_ITEMS, DOCUMENTS, HELD_OUT_ITEMS, ITEMS
+from tasks.runtime.launch import launch
+from tasks.settings import Settings
+from tasks.store.config import JSON
+from tasks.store.errors import DaptError, RecipeError, ResourceError, SourceError, StoreDamaged, TransientError
+from tasks.store.manifest import read_manifest, require_whole
+from tasks.store.paths import Store
+from tasks.store.shard import NodeWriter
+
+_RAISED = {kind.__name__: kind for kind in (RecipeError, SourceError, TransientError, ResourceError)}
+"""What a job may end with, besides DaptError itself."""
+
+
+def build_benchmark(writer: NodeWriter) -> None:
+    """Score one model on one benchmark.
+
+    `details`: score and stderr of `metric` (acc_norm where the benchmark has it, else acc), each metric with its
+    stderr, items, chance, version, num_fewshot, truncated prompts, data sets with revisions, and for a group
+    its subjects. `data.parquet`: a row an item.
+
+    Raises:
+        RecipeError: lm-eval has no such benchmark, or it is none with answers to choose from.
+        SourceError: its data set or the model cannot be had, or do not fit each other.
+        TransientError: the network failed.
+    """
+    unit = BenchmarkUnit.model_validate(writer.node.config)
+    require_benchmarks([unit.benchmark])
+    work = _work(writer)
+    result = _run(writer, work, unit.model_dump() | {"fingerprint": writer.node.fingerprint})
+    _take_items(writer, work, BENCHMARK_ITEMS)
+    writer.details = result["scores"]
+    shutil.rmtree(work)
+
+
+def build_held_out(writer: NodeWriter) -> None:
+    """Measure bits per byte of one model on one slice.
+
+    `details`: bits_per_byte (null: the slice is empty, not measured), documents, bytes, bits, tokens, context.
+    `data.parquet`: a row a document.
+
+    Raises:
+        SourceError: the model cannot be had or does not fit its tokenizer.
+        StoreDamaged: what the slice stands on is not whole.
+    """
+    unit = HeldOutUnit.model_validate(writer.node.config)
+    documents = read_slice(writer.store, writer.node.reads["slice"], unit.max_documents)
+    if len(documents) == 0:
+        with writer.parquet(HELD_OUT_ITEMS) as out:
+            out.write_table(HELD_OUT_ITEMS.empty_table())
+        writer.details = _bits(0, 0, 0.0, 0)
+        return
+    work = _work(writer)
+    pq.write_table(documents, work / DOCUMENTS)
+    result = _run(writer, work, {"kind": unit.kind, "context": unit.context})
+    _take_items(writer, work, HELD_OUT_ITEMS)
+    items = pq.read_table(work / ITEMS)
+    totals = {name: pc.sum(items[name]).as_py() for name in ("bytes", "nats", "tokens")}
+    writer.tokens = totals["tokens"]
+    writer.details = _bits(len(items), totals["bytes"], totals["nats"], totals["tokens"])
+    writer.details["context"] = result["context"]
+    shutil.rmtree(work)
+
+
+def _bits(documents: int, num_bytes: int, nats: float, tokens: int) -> JSON:
+    bits = nats / math.log(2)
+    return {
+        "bits_per_byte": bits / num_bytes if num_bytes else None,
+        "documents": documents,
+        "bytes": num_bytes,
+        "bits": bits,
+        "tokens": tokens,
+    }
+
+
+def _run(writer: NodeWriter, work: Path, job: JSON) -> JSON:
+    reads = writer.node.reads
+    result = launch(
+        "tasks.evaluation",
+        job
+        | {
+            "model": str(_folder(writer.store, reads["model"], work / "model")),
+            "tokenizer": str(_folder(writer.store, reads["tokenizer"], work / "tokenizer")),
+            "eos_id": reads["eos_id"],
+            "seed": reads["seed"],
+        },
+        folder=work,
+        # lm-eval's default is inside site-packages.
+        env={"LM_HARNESS_CACHE_PATH": str(work / "requests"), "TOKENIZERS_PARALLELISM": "false"},
+        on_event=lambda event: writer.progress(event["done"], event["total"], event["unit"]),
+    )
+    if "error" in result:
+        raise _RAISED.get(result["error"]["kind"], DaptError)(f"{result['error']['text']} (log: {work}/log.txt)")
+    writer.how["device"] = result["device"]
+    return result
+
+
+def _work(writer: NodeWriter) -> Path:
+    path = f"work/evaluation/{writer.node.fingerprint}"
+    if writer.store.local is not None:
+        work = writer.store.local_path(path)
+    else:
+        work = Path(Settings().scratch or tempfile.gettempdir()) / "dapt" / path
+    work.mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def _take_items(writer: NodeWriter, work: Path, schema: pa.Schema) -> None:
+    with pq.ParquetFile(work / ITEMS) as items, writer.parquet(schema) as out:
+        for batch in items.iter_batches():
+            out.write_batch(batch)
+            writer.documents_in += len(batch)
+    writer.documents_out = writer.documents_in
+
+
+def _folder(store: Store, address: str, fetched: Path) -> Path:
+    """A model's folder on the local disk: as named, or a node's files (digests checked), fetched when remote."""
+    if Path(address).is_absolute():
+        if not Path(address).is_dir():
+            raise SourceError(f"{address} is no folder; expected a model in Hugging Face layout")
+        return Path(address)
+    manifest = read_manifest(store, address)
+    if manifest is None:
+        raise StoreDamaged(store.address(address), "it has no whole manifest")
+    folder = store.local_path(address) if store.local is not None else fetched
+    for entry in manifest.files:
+        if "/" in entry.name:  # optimizer states and the like: no part of the model
+            continue
+        file = folder / entry.name
+        if store.local is None and not (file.exists() and file.stat().st_size == entry.bytes):
+            folder.mkdir(parents=True, exist_ok=True)
+            store.fs.get_file(store.inside(f"{address}/{entry.name}"), str(file))
+        if not file.exists():
+            raise StoreDamaged(store.address(f"{address}/{entry.name}"), "it is missing")
+        require_whole(store, address, entry, file)
+    return folder
