@@ -162,8 +162,8 @@ def _bits_drawing(facts: ReportFacts) -> Drawing | None:
         points = _bits_points(facts, corpus)
         if points:
             lines.append({"label": corpus, "points": points})
-    if not lines:
-        return None
+    if all(len(line["points"]) < 2 for line in lines):
+        return None  # one model: the scores table says it all
 
     def paint(axes: Axes) -> None:
         for number, line in enumerate(lines):
@@ -188,10 +188,9 @@ def _bits_drawing(facts: ReportFacts) -> Drawing | None:
         _unit(axes, "lower is better")
         _legend(axes)
 
-    caption = (
-        "Held-out bits per byte by tokens trained; dotted: the base. Bars: the 95% interval of the change "
-        "against the base, where it was computed."
-    )
+    caption = "Held-out bits per byte by tokens trained."
+    if facts.base:
+        caption += " Dotted: the base. Bars: the 95% interval of the change against it, where computed."
     return Drawing(
         "bits_per_byte",
         "Held-out bits per byte",

@@ -97,7 +97,7 @@ def lineage_blocks(lineage: Lineage) -> list[tuple[str, object]]:
     blocks: list[tuple[str, object]] = [
         ("Generated", {"at": lineage.generated_at} if lineage.generated_at else None),
         ("Fingerprints", lineage.fingerprints),
-        ("Checked-in code, by room", lineage.drift),
+        ("Source hash of the code, by room", lineage.drift),
         ("Environment", lineage.environment),
         ("Resolved recipe", lineage.config),
     ]
