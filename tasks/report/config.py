@@ -105,7 +105,7 @@ class Scores(Facts):
     """The scores of one model.
 
     Read from the shape of `dapt run --json` too, `{<benchmark>: {...}, "bits_per_byte": {"domain": ...}}`,
-    where a slice is an object, a bare number, or null when it was not measured.
+    where a slice is an object, a bare number, or null (itself or inside) when it was not measured.
     """
 
     benchmarks: dict[str, BenchmarkScore] = {}
@@ -119,7 +119,7 @@ class Scores(Facts):
         slices = {
             name: {BITS: value} if isinstance(value, int | float) else value
             for name, value in (given.get(BITS) or {}).items()
-            if value is not None
+            if value is not None and not (isinstance(value, Mapping) and value.get(BITS) is None)
         }
         benchmarks = {name: value for name, value in given.items() if name != BITS and value is not None}
         return {"benchmarks": benchmarks, BITS: slices}

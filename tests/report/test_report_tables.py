@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tasks.report.config import ReportFacts
 from tasks.report.page import markdown_table
 from tasks.report.tables import Cell, Column, Table, make_tables
@@ -41,8 +43,9 @@ def test_documents_that_are_unaccounted_for_are_told(facts_json: dict[str, Any])
     assert "does not hold for filtering (domain)" in tables_of(facts_json)["funnel"].notes[0]
 
 
-def test_scores_are_read_from_what_dapt_run_prints(facts_json: dict[str, Any]) -> None:
-    facts_json["base"]["scores"]["bits_per_byte"] = {"domain": 3.0231, "general": None}
+@pytest.mark.parametrize("missing", [None, {"bits_per_byte": None, "documents": 0, "bytes": 0}])
+def test_scores_are_read_from_what_dapt_run_prints(facts_json: dict[str, Any], missing: Any) -> None:
+    facts_json["base"]["scores"]["bits_per_byte"] = {"domain": 3.0231, "general": missing}
     scores = ReportFacts.model_validate(facts_json).base.scores  # type: ignore[union-attr]
     assert scores.bits_per_byte["domain"].bits_per_byte == 3.0231
     assert "general" not in scores.bits_per_byte
