@@ -45,12 +45,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def digest_of_array(array: pa.Array, into: "hashlib._Hash") -> None:
     """Hash what an array says (type, nulls, values), whatever its offsets, padding and chunks are."""
-    into.update(f"{array.type} {len(array)};".encode())
+    kind = array.type
+    nested = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    into.update(
+        f"{type(kind).__name__ if nested else kind} {len(array)};".encode()
+    )  # Parquet renames a list's items
     valid = array.is_valid()
     into.update(bytes(valid.to_numpy(zero_copy_only=False)))
     present = array.filter(valid)
-    kind = array.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    if nested:
         lengths = present.value_lengths().cast(pa.int64())
         into.update(lengths.to_numpy(zero_copy_only=False).tobytes())
         digest_of_array(present.flatten(), into)
