@@ -96,7 +96,7 @@ class PackedCorpus:
         return [np.asarray(starts, np.int32) for starts in self._lists(indices, "doc_starts")]
 
     def doc_ids(self, indices: NDArray[np.int64]) -> list[list[str]]:
-        """The documents of rows: the one that runs on into the row, if any, then one a start; errors as there."""
+        """The documents of rows: the one that runs on into the row, if any, then one a start."""
         return [[str(value) for value in ids] for ids in self._lists(indices, "doc_ids")]
 
     def _lists(self, indices: NDArray[np.int64], column: str) -> list[list[object]]:

@@ -1,0 +1,46 @@
+"""What we save loads in transformers with the ids we used."""
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from tasks.tokenization.encode import load_encoder
+from tasks.tokenization.layout import converted_files, huggingface_files
+from tasks.tokenization.train import train_byte_level
+
+pytestmark = pytest.mark.train
+
+TEXTS = [f"The root {n} keeps secrets,\n\nthe leaf turns {n * 17} light into sugar." for n in range(50)]
+
+
+def saved(folder: Path, files: dict[str, bytes]) -> Path:
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def test_a_trained_tokenizer_loads_in_transformers(tmp_path: Path) -> None:
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    folder = saved(tmp_path / "trained", huggingface_files(train_byte_level(TEXTS, 300), special))
+    theirs, ours = AutoTokenizer.from_pretrained(folder), load_encoder(folder)
+    assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id, len(theirs)) == (1, 2, 3, 300)
+    for text in [*TEXTS, "caf\u00e9 \u5149 \U0001f600  x"]:
+        ids = theirs(text)["input_ids"]
+        assert ids == ours.encode([text])[0].tolist()
+        assert theirs.decode(ids) == text
+
+
+def test_a_converted_tokenizer_loads_in_transformers(llama_type: Path, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "converted", converted_files(llama_type))
+    theirs, ours = AutoTokenizer.from_pretrained(folder), load_encoder(llama_type)
+    assert (theirs.bos_token, theirs.eos_token, theirs.unk_token) == ("<s>", "</s>", "<unk>")
+    assert (
+        json.loads((folder / "tokenizer_config.json").read_text())["tokenizer_class"]
+        == "PreTrainedTokenizerFast"
+    )
+    for text in [*TEXTS, " leading", "caf\u00e9 \u5149 \U0001f600  x"]:
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ours.encode([text])[0].tolist()
+    assert converted_files(folder) == {}
