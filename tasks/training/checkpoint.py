@@ -1,0 +1,137 @@
+"""Checkpoints of a training under way: `step-N/` folders, whole or not taken for one.
+
+A checkpoint is made in `writing-N/`, its files reach the disk, the folder is renamed, and `manifest.json` with the
+size and sha256 of each file is written last. What has no whole manifest is never loaded: `newest` removes it. The
+last two are kept. Imports no torch: the parent looks here before it starts the processes.
+
+What it holds knows nothing of ranks: the fp32 weights and both AdamW moments, by parameter name, and the loss
+curve. So training goes on with any number of ranks, ZeRO stage or offload; on the same ones bit for bit. The price
+is that rank 0 gathers 12 bytes a parameter, one third at a time (0.5 GB of host memory at 125M parameters).
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tasks.store.config import JSON
+from tasks.store.manifest import FileEntry
+from tasks.store.paths import replace_durably
+
+logger = logging.getLogger(__name__)
+
+KEPT = 2
+PARTS = ("weights", "exp_avg", "exp_avg_sq")
+"""One safetensors file each: the fp32 weights and the two moments of AdamW."""
+CURVE = "curve.json"
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int
+    """Steps done."""
+    files: list[FileEntry]
+    how: JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A whole checkpoint."""
+
+    folder: Path
+    step: int
+    """Steps done when it was made."""
+
+    @classmethod
+    def at(cls, folder: Path) -> "Checkpoint":
+        """The checkpoint in a folder that is known to be whole."""
+        return cls(folder, int(folder.name.removeprefix("step-")))
+
+    def part(self, name: str) -> Path:
+        """The file of one of `PARTS`."""
+        return self.folder / f"{name}.safetensors"
+
+    def curve(self) -> list[list[float | None]]:
+        """The loss curve up to here."""
+        rows: list[list[float | None]] = json.loads((self.folder / CURVE).read_text())
+        return rows
+
+
+def begin(work: Path, step: int) -> Path:
+    """An empty folder to make the checkpoint of a step in."""
+    folder = work / f"writing-{step}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def write_curve(writing: Path, curve: list[list[float | None]]) -> None:
+    """The loss curve of all steps so far: [step, tokens, loss, learning rate, gradient norm] a step."""
+    (writing / CURVE).write_text(json.dumps(curve))
+
+
+def commit(writing: Path, step: int, how: JSON) -> Checkpoint:
+    """Make what was written a checkpoint, and drop those beyond the last two.
+
+    Args:
+        writing: from `begin`, with all its files.
+        step: steps done.
+        how: ranks and the like, recorded.
+    """
+    entries = []
+    for file in sorted(writing.iterdir()):
+        with file.open("rb") as data:
+            os.fsync(data.fileno())
+            digest = hashlib.file_digest(data, "sha256").hexdigest()
+        entries.append(FileEntry(name=file.name, sha256=digest, bytes=file.stat().st_size))
+    final = writing.with_name(f"step-{step}")
+    shutil.rmtree(final, ignore_errors=True)
+    writing.rename(final)
+    temporary = final / "manifest.json.part"
+    temporary.write_text(_Manifest(step=step, files=entries, how=how).model_dump_json(indent=1))
+    replace_durably(temporary, final / "manifest.json")
+    for old in sorted(_steps(final.parent))[:-KEPT]:
+        shutil.rmtree(final.parent / f"step-{old}")
+    return Checkpoint(final, step)
+
+
+def newest(work: Path) -> Checkpoint | None:
+    """The newest whole checkpoint, its digests checked; what is not whole is removed."""
+    for left in work.glob("writing-*"):
+        shutil.rmtree(left)
+    for step in sorted(_steps(work), reverse=True):
+        folder = work / f"step-{step}"
+        why = _why_broken(folder)
+        if why is None:
+            return Checkpoint(folder, step)
+        logger.warning("the checkpoint %s is left out: %s", folder, why)
+        shutil.rmtree(folder)
+    return None
+
+
+def _steps(work: Path) -> list[int]:
+    names = [path.name.removeprefix("step-") for path in work.glob("step-*")]
+    return [int(name) for name in names if name.isdigit()]
+
+
+def _why_broken(folder: Path) -> str | None:
+    try:
+        manifest = _Manifest.model_validate_json((folder / "manifest.json").read_text())
+    except FileNotFoundError:
+        return "it has no manifest, its making was cut short"
+    except ValidationError:
+        return "its manifest is not readable"
+    for entry in manifest.files:
+        file = folder / entry.name
+        if not file.exists() or file.stat().st_size != entry.bytes:
+            return f"{entry.name} has not the size that its manifest says"
+        with file.open("rb") as data:
+            if hashlib.file_digest(data, "sha256").hexdigest() != entry.sha256:
+                return f"{entry.name} does not hash to what its manifest says"
+    return None

@@ -1,0 +1,199 @@
+"""What a training is: its config, the identity of a milestone's model and of a base made from the seed.
+
+A milestone's identity holds the config, the seed, the base it starts from and the corpora of every border up to
+its own (each segment between two borders is shuffled on its own). How it is computed (ranks, ZeRO stage,
+offload, micro-batch, checkpoints) is told beside the node, in `how`, and recorded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tasks.store.config import JSON, StageConfig, how
+from tasks.store.models import ModelFiles
+from tasks.store.node import Node
+
+STAGE = "training"
+VERSION = 1
+
+HOW_FIELDS = ("zero_stage", "offload", "gradient_checkpointing", "micro_batch", "checkpoint_every")
+
+
+class TrainingConfig(StageConfig):
+    """Continued pre-training with AdamW on packed sequences."""
+
+    base_model: str = how(..., min_length=1)
+    """Folder or Hub id of the model to start from; a config without weights is initialised from the seed.
+    No identity: the digest of its files is."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    """At the end of the warm-up."""
+
+    schedule: Literal["cosine"] = "cosine"
+    """Linear warm-up, then half a cosine down to min_lr_fraction."""
+
+    warmup_fraction: float = Field(0.1, ge=0, lt=1)
+    """Of the steps."""
+
+    min_lr_fraction: float = Field(0.1, ge=0, le=1)
+    """Of the learning rate, reached at the end."""
+
+    weight_decay: float = Field(0.005, ge=0)
+    """Of matrices (embeddings included); norms and biases are not decayed."""
+
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Of AdamW; 0.95 is what pre-training uses (GPT-3, Llama), PyTorch's own default is 0.999."""
+
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this global norm."""
+
+    global_batch_sequences: int = Field(960, ge=1)
+    """Sequences an optimizer step sees, whatever the number of ranks."""
+
+    epochs: int = Field(1, ge=1)
+    """Times the corpus is seen, in another order each time."""
+
+    continuation: Literal["restart"] = "restart"
+    """Each milestone is trained from the base."""
+
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Of the weights in the forward pass and of the model that is saved; master weights and AdamW are fp32."""
+
+    shuffle_window_sequences: int = Field(100_000, ge=1)
+    """A segment up to this size is permuted whole; a larger one in windows of this size, made of random blocks."""
+
+    zero_stage: Literal[0, 1, 2, 3] = how(3)
+    """What the ranks share: nothing, optimizer states, gradients too, parameters too."""
+
+    offload: Literal["none", "optimizer", "all"] = how("none")
+    """What is kept in host memory; "all" is the optimizer and the parameters."""
+
+    gradient_checkpointing: bool = how(False)
+    """Recompute activations in the backward pass: less memory, about a third more compute."""
+
+    micro_batch: int = how(0, ge=0)
+    """Sequences a rank computes at once; 0: chosen to fit the memory."""
+
+    checkpoint_every: int = how(200, ge=1)
+    """Optimizer steps between two checkpoints."""
+
+    @model_validator(mode="after")
+    def _computable(self) -> "TrainingConfig":
+        if self.zero_stage == 0 and self.precision == "bf16":
+            raise ValueError(
+                "zero_stage=0 with precision='bf16' is refused: DeepSpeed 0.19.8 drifts there (2e-2 in the loss within "
+                "20 steps, 7e-4 with any other stage); use zero_stage=1, or precision='fp32'"
+            )
+        if self.offload != "none" and self.zero_stage == 0:
+            raise ValueError(f"offload={self.offload!r} needs zero_stage 1 to 3, found 0")
+        if self.offload == "all" and self.zero_stage != 3:
+            raise ValueError(
+                f"offload='all' needs zero_stage=3, found {self.zero_stage}; use offload='optimizer' or zero_stage=3"
+            )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas={list(self.betas)}: each is at least 0 and below 1")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A model's or a tokenizer's folder: what it is, and where this computation finds it."""
+
+    identity: str
+    """The digest of its files, or the fingerprint of the node that made them."""
+    reads: JSON
+    """{"folder", "reference", "revision"} of a resolved one, {"node": a path in the store} of one made here."""
+
+    @classmethod
+    def of_base(cls, model: ModelFiles) -> "Files":
+        """A resolved model, known by the digest of its configuration and weights."""
+        reads: JSON = {"folder": str(model.folder), "reference": model.reference, "revision": model.revision}
+        return cls(model.model_digest, reads)
+
+    @classmethod
+    def of_node(cls, made: Node) -> "Files":
+        """What a node of the store holds."""
+        return cls(made.fingerprint, {"node": made.path})
+
+
+def base_node(*, seed: int, model: Files, tokenizer: Files) -> Node:
+    """The base made from a config without weights: initialised from the seed, no step trained."""
+    return Node(
+        stage=STAGE,
+        version=VERSION,
+        config={"seed": seed, "steps": 0},
+        inputs={"model": model.identity, "tokenizer": tokenizer.identity},
+        reads={"model": model.reads, "tokenizer": tokenizer.reads},
+    )
+
+
+def node(
+    config: TrainingConfig, *, seed: int, base: Files, tokenizer: Files, corpora: Sequence[Node]
+) -> Node:
+    """The model of a milestone.
+
+    Args:
+        config: how it is trained.
+        seed: of the order of sequences, and of dropout where the model has any.
+        base: the model's folder, or the node of a base made from the seed.
+        tokenizer: of the corpora; saved with the model.
+        corpora: the corpus nodes of every milestone up to this one, in order; the last is what is trained on.
+    """
+    borders = {f"corpus-{number}": corpus.fingerprint for number, corpus in enumerate(corpora)}
+    return Node(
+        stage=STAGE,
+        version=VERSION,
+        config={"seed": seed, **config.identity()},
+        inputs={"base": base.identity, "tokenizer": tokenizer.identity, **borders},
+        reads={
+            "base": base.reads,
+            "tokenizer": tokenizer.reads,
+            "corpora": [corpus.path for corpus in corpora],
+        },
+    )
+
+
+def how_of(config: TrainingConfig, ranks: int) -> JSON:
+    """What is told to the task beside the node: how to compute it."""
+    given: JSON = config.model_dump(mode="json", include=set(HOW_FIELDS))
+    return {"ranks": ranks, **given}
+
+
+def config_of(made: Node, told: JSON) -> tuple[TrainingConfig, int]:
+    """The config and the seed of a milestone's node, with how it is to be computed."""
+    fields = {name: value for name, value in made.config.items() if name != "seed"}
+    fields["base_model"] = made.reads["base"].get("reference") or made.reads["base"].get("node")
+    fields |= {name: told[name] for name in HOW_FIELDS if name in told}
+    return TrainingConfig.model_validate(fields), int(made.config["seed"])
+
+
+class TrainingJob(BaseModel):
+    """What the training processes are told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: TrainingConfig
+    seed: int
+    base: str
+    """The base's folder."""
+    store: str
+    corpus: str
+    """The corpus node's path in the store."""
+    borders: tuple[int, ...]
+    """Sequences of each milestone's corpus up to this one."""
+    micro_batch: int
+    """0: chosen to fit the memory."""
+    checkpoint: str | None
+    """The folder of the checkpoint to go on from."""
+
+
+class BaseJob(BaseModel):
+    """What the process is told that makes a base from a config."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int
+    model: str
+    tokenizer: str

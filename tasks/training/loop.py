@@ -1,0 +1,239 @@
+"""The training loop: one process a rank under DeepSpeed, from a base or a checkpoint to a saved model.
+
+Position is one integer, the step: the order of sequences, the learning rate and the random numbers (dropout) of a
+step are functions of it, so a checkpoint holds weights, moments and the loss curve and nothing else. The model is
+saved from the last checkpoint: killed between the two, the next run finds all steps done and only saves.
+"""
+
+import logging
+import os
+import resource
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import numpy as np
+import torch
+import torch.distributed as dist
+from transformers import PreTrainedModel
+
+from tasks.runtime.job import Job
+from tasks.store.config import JSON
+from tasks.store.errors import ResourceError
+from tasks.store.packed import PackedCorpus
+from tasks.store.paths import Store
+from tasks.training.checkpoint import Checkpoint, begin, commit, write_curve
+from tasks.training.config import TrainingConfig, TrainingJob
+from tasks.training.data import Batches
+from tasks.training.memory import sequence_bytes
+from tasks.training.model import load_model, load_weights, save_model
+from tasks.training.order import SequenceOrder, divide_batch, largest_divisor
+from tasks.training.schedule import learning_rate_fraction
+from tasks.training.state import restore_state, save_state
+from tasks.training.zero import deepspeed_config
+
+logger = logging.getLogger(__name__)
+
+_GROUP_ROWS = 200
+_EMIT_S = 0.5
+_CPU_BYTES = 256 << 20
+"""What a micro-batch may take on a CPU: larger ones were no faster there and push weights out of the cache."""
+_GPU_SHARE = 0.6
+"""Of a device's memory: what is left for activations when the model states are counted, less what fragments."""
+
+
+@dataclass(slots=True)
+class Rank:
+    """This process among the others."""
+
+    number: int
+    count: int
+    device: torch.device
+    engine: Any = None
+    micro_batch: int = 1
+    curve: list[list[float | None]] = field(default_factory=list)
+
+
+def train(job: Job) -> None:
+    """Do what the job says; rank 0 writes the model, the curve and the result."""
+    spec = TrainingJob.model_validate(job.spec)
+    config, work = spec.config, job.folder
+    rank = _join()
+    checkpoint = Checkpoint.at(Path(spec.checkpoint)) if spec.checkpoint else None
+    with PackedCorpus(
+        Store(spec.store),
+        spec.corpus,
+        cached_groups=3 * config.shuffle_window_sequences // (2 * _GROUP_ROWS) + 8,
+    ) as corpus:
+        order = SequenceOrder(
+            seed=spec.seed,
+            borders=spec.borders,
+            global_batch=config.global_batch_sequences,
+            window=config.shuffle_window_sequences,
+            epochs=config.epochs,
+        )
+        start = checkpoint.step if checkpoint else 0
+        model = load_model(Path(spec.base))
+        rank.micro_batch = _micro_batch(spec, model, corpus.sequence_length, rank)
+        batches = Batches(
+            corpus,
+            order,
+            rank=rank.number,
+            ranks=rank.count,
+            micro_batch=rank.micro_batch,
+            vocab_size=model.get_input_embeddings().weight.shape[0],
+            device=rank.device,
+        )
+        if checkpoint:
+            load_weights(model, checkpoint.part("weights"))
+            rank.curve = checkpoint.curve()
+        result: JSON = {"from_step": start, "trained_s": 0.0}
+        if start < order.num_steps:
+            rank.engine = _engine(config, model, rank)
+            if checkpoint:
+                restore_state(rank.engine, checkpoint)
+            result["trained_s"] = _run(job, spec, rank, order, batches, start)
+        result |= _usage(rank)
+    if rank.number == 0:
+        _finish(job, spec, rank, order, result)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _join() -> Rank:
+    """Join the process group: torchrun's, or one of this process alone, which needs no port."""
+    cuda = torch.cuda.is_available()
+    if not cuda:
+        # the shared-memory collective is compiled at run time (a minute, or an error); gloo does without
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if cuda and local >= torch.cuda.device_count():
+        raise ResourceError(
+            f"rank {local} has no GPU, this machine shows {torch.cuda.device_count()}; set DAPT_RANKS to that or less"
+        )
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    backend = "nccl" if cuda else "gloo"
+    if cuda:
+        torch.cuda.set_device(device)
+    if "RANK" not in os.environ:
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    deepspeed.init_distributed(backend)
+    return Rank(dist.get_rank(), dist.get_world_size(), device)
+
+
+def _micro_batch(spec: TrainingJob, model: PreTrainedModel, sequence_length: int, rank: Rank) -> int:
+    """Sequences at once: the recipe's, or the most that divide the batch and fit by the estimate."""
+    config = spec.config
+    share = divide_batch(config.global_batch_sequences, rank.count, spec.micro_batch)
+    if spec.micro_batch:
+        return spec.micro_batch
+    room = _CPU_BYTES
+    if rank.device.type == "cuda":
+        room = int(torch.cuda.get_device_properties(rank.device).total_memory * _GPU_SHARE)
+    return largest_divisor(
+        share, max(1, room // sum(sequence_bytes(model.config.to_dict(), config, sequence_length)))
+    )
+
+
+def _engine(config: TrainingConfig, model: PreTrainedModel, rank: Rank) -> Any:
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.config.use_cache = False
+    model.train()
+    parameters = list(model.parameters())
+    # the fused kernel wants its tensors on the GPU
+    fused = rank.device.type == "cuda" and config.offload == "none"
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        betas=config.betas,
+        fused=fused,
+    )
+    share = config.global_batch_sequences // rank.count
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=optimizer,
+        config=deepspeed_config(
+            config, micro_batch=rank.micro_batch, grad_accumulation_steps=share // rank.micro_batch
+        ),
+    )
+    return engine
+
+
+def _run(
+    job: Job, spec: TrainingJob, rank: Rank, order: SequenceOrder, batches: Batches, start: int
+) -> float:
+    """All steps from `start`; returns the seconds they took."""
+    config, steps, told = spec.config, order.num_steps, 0.0
+    began = time.perf_counter()
+    for step in range(start, steps):
+        fraction = learning_rate_fraction(
+            step, steps=steps, warmup_fraction=config.warmup_fraction, min_lr_fraction=config.min_lr_fraction
+        )
+        rate = config.learning_rate * fraction
+        tokens = order.global_batch * batches.sequence_length
+        loss, norm = _step(spec, rank, batches, step, rate)
+        rank.curve.append([step + 1, (step + 1) * tokens, loss, rate, norm])
+        last = step + 1 == steps
+        now = time.perf_counter()
+        if rank.number == 0 and (last or now - told > _EMIT_S):
+            told, speed = now, (step + 1 - start) * tokens / (now - began)
+            job.emit({"step": step + 1, "steps": steps, "loss": loss, "tokens_per_s": round(speed, 1)})
+        if last or (step + 1) % config.checkpoint_every == 0:
+            _checkpoint(job.folder, rank, step + 1)
+    return time.perf_counter() - began
+
+
+def _step(
+    spec: TrainingJob, rank: Rank, batches: Batches, step: int, learning_rate: float
+) -> tuple[float, float | None]:
+    """One optimizer step: the loss over all ranks before it, and the gradient's norm where DeepSpeed tells it."""
+    torch.manual_seed(int(np.random.SeedSequence((spec.seed, step, rank.number)).generate_state(1)[0]))
+    for group in rank.engine.optimizer.param_groups:
+        group["lr"] = learning_rate
+    total = torch.zeros((), device=rank.device)
+    micro_steps = 0
+    for ids in batches.of_step(step):
+        loss = rank.engine(input_ids=ids, labels=ids).loss
+        rank.engine.backward(loss)
+        rank.engine.step()
+        total += loss.detach().float()
+        micro_steps += 1
+    dist.all_reduce(total)
+    norm = rank.engine.get_global_grad_norm()
+    return total.item() / (micro_steps * rank.count), None if norm is None else float(norm)
+
+
+def _checkpoint(work: Path, rank: Rank, step: int) -> None:
+    writing = begin(work, step) if rank.number == 0 else None
+    save_state(rank.engine, writing)
+    if writing is not None:
+        write_curve(writing, rank.curve)
+        commit(writing, step, {"ranks": rank.count, "micro_batch": rank.micro_batch})
+        logger.info("checkpoint at step %d", step)
+    dist.barrier()
+
+
+def _usage(rank: Rank) -> JSON:
+    """Peak memory over all ranks."""
+    peak = torch.tensor([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024], dtype=torch.int64)
+    peak = peak.to(rank.device)
+    dist.all_reduce(peak, op=dist.ReduceOp.MAX)
+    device = torch.cuda.max_memory_allocated() if rank.device.type == "cuda" else 0
+    return {"peak_rss_bytes": int(peak.item()), "peak_device_bytes": device, "device": rank.device.type}
+
+
+def _finish(job: Job, spec: TrainingJob, rank: Rank, order: SequenceOrder, result: JSON) -> None:
+    """Save the model from the last checkpoint."""
+    final = Checkpoint.at(job.folder / f"step-{order.num_steps}")
+    model = load_model(Path(spec.base))
+    load_weights(model, final.part("weights"))
+    dtype = torch.bfloat16 if spec.config.precision == "bf16" else torch.float32
+    save_model(model.to(dtype), Path(spec.base), job.folder / "model")
+    job.write_result({**result, "curve": final.curve(), "micro_batch": rank.micro_batch})

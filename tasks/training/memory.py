@@ -1,0 +1,78 @@
+"""How much memory a training needs, from config.json alone: an estimate, told as one.
+
+Model states are counted exactly from the parameter count. Activations are counted by the tensors that a Llama
+block keeps for its backward pass (about 20 KB a token and layer for MobileLLM-125M in bf16), the head by 12 bytes
+a token and vocabulary entry: its logits, their fp32 copy and their gradient. Attention is taken to be of the kind
+that stores no score matrix. Allocator overhead and communication buffers are not in it.
+"""
+
+from tasks.store.config import JSON
+from tasks.training.config import TrainingConfig
+
+_HEAD_BYTES = 12
+
+
+def parameter_count(model: JSON) -> int:
+    """Parameters of a Llama-like model, by its config.json; tied embeddings count once."""
+    hidden, vocab, layers, ffn = (
+        int(model[key]) for key in ("hidden_size", "vocab_size", "num_hidden_layers", "intermediate_size")
+    )
+    heads = int(model["num_attention_heads"])
+    head = int(model.get("head_dim") or hidden // heads)
+    keys = int(model.get("num_key_value_heads") or heads) * head
+    block = 2 * hidden * heads * head + 2 * hidden * keys + 3 * hidden * ffn + 2 * hidden
+    if model.get("attention_bias"):
+        block += heads * head + 2 * keys + hidden
+    if model.get("mlp_bias"):
+        block += 2 * ffn + hidden
+    tied = bool(model.get("tie_word_embeddings", False))
+    return vocab * hidden * (1 if tied else 2) + layers * block + hidden
+
+
+def sequence_bytes(model: JSON, config: TrainingConfig, sequence_length: int) -> tuple[int, int]:
+    """Bytes that one sequence needs in a rank: activations, and logits."""
+    hidden, layers, ffn = (
+        int(model[key]) for key in ("hidden_size", "num_hidden_layers", "intermediate_size")
+    )
+    heads = int(model["num_attention_heads"])
+    head = int(model.get("head_dim") or hidden // heads)
+    keys = int(model.get("num_key_value_heads") or heads) * head
+    width = 2 if config.precision == "bf16" else 4
+    block = (8 * hidden + 2 * keys + 4 * ffn) * width
+    kept = layers * hidden * width + block if config.gradient_checkpointing else layers * block
+    return kept * sequence_length, _HEAD_BYTES * int(model["vocab_size"]) * sequence_length
+
+
+def estimate_memory(model: JSON, config: TrainingConfig, sequence_length: int, ranks: int) -> JSON:
+    """Bytes that a rank needs, by what for.
+
+    Args:
+        model: config.json of the base.
+        config: of the training; a micro_batch of 0 is told for one sequence, to be scaled.
+        sequence_length: tokens.
+        ranks: that share what ZeRO shares.
+
+    Returns:
+        `parameters` (a count), then bytes: `weights_bytes`, `gradients_bytes`, `optimizer_bytes`,
+        `activations_bytes`, `logits_bytes`, `device_bytes` (their sum on the device), `host_bytes` (offloaded),
+        and `micro_batch`.
+    """
+    count, stage = parameter_count(model), config.zero_stage
+    micro = max(1, config.micro_batch)
+    weights = count * (2 if config.precision == "bf16" else 4) // (ranks if stage == 3 else 1)
+    gradients = count * 4 // (ranks if stage >= 2 else 1)
+    # fp32 master and both moments of AdamW; without ZeRO the fp32 weights are their own master
+    optimizer = count * (8 if stage == 0 else 12) // (ranks if stage >= 1 else 1)
+    activations, logits = (micro * part for part in sequence_bytes(model, config, sequence_length))
+    host = (optimizer if config.offload != "none" else 0) + (weights if config.offload == "all" else 0)
+    return {
+        "parameters": count,
+        "weights_bytes": weights,
+        "gradients_bytes": gradients,
+        "optimizer_bytes": optimizer,
+        "activations_bytes": activations,
+        "logits_bytes": logits,
+        "device_bytes": weights + gradients + optimizer + activations + logits - host,
+        "host_bytes": host,
+        "micro_batch": micro,
+    }

@@ -1,0 +1,175 @@
+"""Make a milestone's model, or a base, in processes of their own.
+
+The processes work in `<store>/work/training/<fingerprint>/` (on a remote store in the scratch folder): log, events,
+checkpoints, then the model. The model's files are moved into the node; the checkpoints stay until the node
+stands, so that a death in between costs nothing, and go when the next training begins.
+"""
+
+import getpass
+import json
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from tasks.runtime.launch import launch
+from tasks.settings import Settings
+from tasks.store.config import JSON
+from tasks.store.manifest import stands
+from tasks.store.models import read_json
+from tasks.store.paths import Store
+from tasks.store.shard import NodeWriter
+from tasks.training.checkpoint import newest
+from tasks.training.config import STAGE, BaseJob, TrainingConfig, TrainingJob, config_of
+from tasks.training.inputs import copy_tokenizer, corpus_borders, local_folder, require_positions
+from tasks.training.order import SequenceOrder, divide_batch
+from tasks.training.schedule import warmup_steps
+from tasks.training.zero import environment
+
+logger = logging.getLogger(__name__)
+
+CURVE_COLUMNS = ("step", "tokens", "loss", "learning_rate", "grad_norm")
+_CURVE_POINTS = 500
+
+
+def build_training(writer: NodeWriter) -> None:
+    """Train a milestone, going on from its newest checkpoint where there is one.
+
+    Raises:
+        RecipeError: the batch does not divide by the ranks, a milestone is smaller than a batch, or sequences are
+            longer than the model knows.
+        SourceError: the base or the tokenizer is not what was planned.
+        JobError: the processes failed; the next run goes on from the newest checkpoint.
+    """
+    store, node = writer.store, writer.node
+    config, seed = config_of(node, writer.how)
+    ranks = int(writer.how.get("ranks", 1))
+    borders, sequence_length = corpus_borders(store, node.reads["corpora"])
+    order = SequenceOrder(
+        seed=seed,
+        borders=borders,
+        global_batch=config.global_batch_sequences,
+        window=config.shuffle_window_sequences,
+        epochs=config.epochs,
+    )
+    divide_batch(config.global_batch_sequences, ranks, config.micro_batch)
+    clear_finished_work(store)
+    work = work_folder(store, node.fingerprint)
+    base = local_folder(store, node.reads["base"], node.inputs["base"], weights=True, into=work / "base")
+    require_positions(read_json(base / "config.json"), sequence_length)
+    tokenizer = local_folder(
+        store, node.reads["tokenizer"], node.inputs["tokenizer"], weights=False, into=work / "tokenizer"
+    )
+    checkpoint = newest(work)
+    if checkpoint:
+        logger.info("training goes on from step %d of %d", checkpoint.step, order.num_steps)
+    job = TrainingJob(
+        config=config,
+        seed=seed,
+        base=str(base),
+        store=store.root,
+        corpus=node.reads["corpora"][-1],
+        borders=borders,
+        micro_batch=config.micro_batch,
+        checkpoint=str(checkpoint.folder) if checkpoint else None,
+    )
+    result = launch(
+        "tasks.training",
+        job.model_dump(mode="json"),
+        folder=work,
+        processes=ranks,
+        env=_environment(ranks),
+        on_event=lambda event: writer.progress(
+            event["step"],
+            event["steps"],
+            "step",
+            loss=round(event["loss"], 4),
+            tokens_per_s=event["tokens_per_s"],
+        ),
+    )
+    copy_tokenizer(tokenizer, work / "model")
+    _record(writer, config, order, sequence_length, result)
+    writer.folder_of(work / "model")
+
+
+def build_base(writer: NodeWriter) -> None:
+    """Initialise a base from the seed and a config without weights.
+
+    Raises:
+        SourceError: the folder is not what was planned, or holds no model that can be made.
+        JobError: the process failed.
+    """
+    store, node = writer.store, writer.node
+    work = work_folder(store, node.fingerprint)
+    model = local_folder(store, node.reads["model"], node.inputs["model"], weights=True, into=work / "given")
+    tokenizer = local_folder(
+        store, node.reads["tokenizer"], node.inputs["tokenizer"], weights=False, into=work / "tokenizer"
+    )
+    job = BaseJob(seed=node.config["seed"], model=str(model), tokenizer=str(tokenizer))
+    result = launch("tasks.training.base", job.model_dump(), folder=work, env=_environment(1))
+    copy_tokenizer(tokenizer, work / "model")
+    writer.details = {"steps": 0, "initialised_from_seed": job.seed, **result}
+    writer.folder_of(work / "model")
+
+
+def _environment(ranks: int) -> dict[str, str]:
+    return environment(ranks, cores=len(os.sched_getaffinity(0)))
+
+
+def _record(
+    writer: NodeWriter, config: TrainingConfig, order: SequenceOrder, sequence_length: int, result: JSON
+) -> None:
+    """What the manifest tells of a training; the whole curve goes into a file."""
+    curve = result["curve"]
+    steps, a_step = order.num_steps, order.global_batch * sequence_length
+    writer.tokens = steps * a_step
+    now = (steps - result["from_step"]) * a_step
+    writer.details = {
+        "steps": steps,
+        "sequences_left_out": order.left_out,
+        "schedule": config.schedule,
+        "warmup_steps": warmup_steps(steps, config.warmup_fraction),
+        "first_loss": curve[0][2],
+        "final_loss": curve[-1][2],
+        "curve": {"columns": CURVE_COLUMNS, "rows": thinned(curve, _CURVE_POINTS)},
+        "tokens_trained_now": now,
+        "tokens_per_s": round(now / result["trained_s"], 1) if now else None,
+        "ranks_peak_rss_bytes": result["peak_rss_bytes"],
+        "ranks_peak_device_bytes": result["peak_device_bytes"],
+    }
+    writer.how |= {
+        "device": result["device"],
+        "micro_batch": result["micro_batch"],
+        "resumed_from_step": result["from_step"],
+    }
+    writer.file("losses.json", json.dumps({"columns": CURVE_COLUMNS, "rows": curve}).encode())
+
+
+def thinned(rows: list[list[float | None]], points: int) -> list[list[float | None]]:
+    """At most so many rows, evenly spaced, the first and the last among them."""
+    if len(rows) <= points:
+        return rows
+    return [rows[round(number * (len(rows) - 1) / (points - 1))] for number in range(points)]
+
+
+def work_folder(store: Store, fingerprint: str) -> Path:
+    """Where a training works: the same place at every try."""
+    folder = _work_root(store) / fingerprint
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _work_root(store: Store) -> Path:
+    if store.local is not None:
+        return store.local_path(f"work/{STAGE}")
+    scratch = Settings().scratch or str(Path(tempfile.gettempdir()) / f"dapt-{getpass.getuser()}")
+    return Path(scratch) / "work" / STAGE
+
+
+def clear_finished_work(store: Store) -> None:
+    """Remove the work folders of trainings whose node stands: their checkpoints are of no more use."""
+    root = _work_root(store)
+    for work in list(root.iterdir()) if root.exists() else []:
+        if stands(store, f"{STAGE}/{work.name[:2]}/{work.name}"):
+            shutil.rmtree(work, ignore_errors=True)
