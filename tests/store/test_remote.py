@@ -1,4 +1,7 @@
-"""The same store on a disk, in memory and on an object store: nodes are made, read and rebuilt alike."""
+"""The same store on a disk, in memory and on an object store: nodes are made, read and rebuilt alike.
+
+The object store is a real server on loopback; its tests are in the flow lane, for its start takes seconds.
+"""
 
 import os
 import socket
@@ -43,7 +46,7 @@ def object_server() -> Iterator[str]:
         server.kill()
 
 
-@pytest.fixture(params=["disk", "memory", "s3"])
+@pytest.fixture(params=["disk", "memory", pytest.param("s3", marks=pytest.mark.flow)])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     if request.param == "disk":
         yield Store(str(tmp_path / "store"))

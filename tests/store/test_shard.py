@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from tasks.store.shard import (
     build_node,
     failure_path,
     iter_batches,
+    read_failure,
     read_table,
     require_disk,
 )
@@ -110,52 +112,63 @@ for word in sys.argv[2:]:
     children.append(child)
 print(*[os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
 """
-"""One interpreter that forks a maker for each `what=store`, and prints how they ended."""
+"""Forks a maker for each `what=store`, and prints how they ended."""
+
+KILLED = ["while writing", "between two files", "before the manifest", "while the manifest is written"]
 
 
-def makers(*words: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", CHILDREN, str(ROOT), *words], capture_output=True, text=True, check=False
-    )
+@dataclass(frozen=True)
+class Made:
+    """What makers in processes of their own left: their stores, and how each ended."""
+
+    folder: Path
+    ended: dict[str, list[int]]
+
+    def store(self, what: str) -> Store:
+        return Store(str(self.folder / what))
+
+
+@pytest.fixture(scope="module")
+def makers(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """One interpreter, many forks: importing pyarrow is what costs."""
+    folder = tmp_path_factory.mktemp("makers")
+    whats = [*KILLED, "disk full", "race", "race", "race"]
+    words = [sys.executable, "-c", CHILDREN, str(ROOT), *(f"{what}={folder / what}" for what in whats)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout.split("\n")
+    ended: dict[str, list[int]] = {what: [] for what in whats}
+    for what, code in zip(whats, done.stdout.splitlines()[-1].split(), strict=True):
+        ended[what].append(int(code))
+    return Made(folder, ended)
 
 
-def test_a_killed_maker_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) -> None:
-    whole, _ = make(Store(str(tmp_path / "unhurt")))
-    moments = [
-        "while writing",
-        "between two files",
-        "before the manifest",
-        "while the manifest is written",
-    ]
-    told = makers(*(f"{moment}={tmp_path / moment}" for moment in moments))
-    assert told[-2] == "-9 -9 -9 -9"
-    for moment in moments:
-        store = Store(str(tmp_path / moment))
-        assert store.size(f"{NODE.path}/.lock") is not None, moment
-        assert stands(store, NODE.path) is None, moment
-        with pytest.raises(StoreDamaged):
-            read_table(store, NODE.path)
-        manifest, made = make(store)
-        assert made
-        assert digests(manifest) == digests(whole), moment
-        assert litter(store) == [], moment
+@pytest.mark.parametrize("moment", KILLED)
+def test_a_killed_maker_leaves_nothing_that_is_taken_for_whole(
+    makers: Made, moment: str, tmp_path: Path
+) -> None:
+    store = makers.store(moment)
+    assert makers.ended[moment] == [-9]
+    assert store.size(f"{NODE.path}/.lock") is not None
+    assert stands(store, NODE.path) is None
+    with pytest.raises(StoreDamaged):
+        read_table(store, NODE.path)
+    manifest, made = make(store)
+    assert made
+    assert digests(manifest) == digests(make(Store(str(tmp_path)))[0])
+    assert litter(store) == []
 
 
-def test_a_full_disk_fails_cleanly_and_is_made_good(tmp_path: Path) -> None:
-    store = Store(str(tmp_path / "store"))
-    told = makers(f"disk full={tmp_path / 'store'}")
-    assert told[-2] == "12", told
+def test_a_full_disk_fails_cleanly_and_is_made_good(makers: Made) -> None:
+    store = makers.store("disk full")
+    assert makers.ended["disk full"] == [12]
     assert stands(store, NODE.path) is None
     assert "File too large" in json.loads(store.read(failure_path(NODE)))["error"]
     assert litter(store) == []
     assert make(store)[1]
 
 
-def test_of_two_makers_at_once_one_makes_and_both_have_it(tmp_path: Path) -> None:
-    told = makers(*[f"race={tmp_path / 'store'}"] * 3)
-    assert sorted(told[-2].split()) == ["10", "11", "11"]
+def test_of_three_makers_at_once_one_makes_and_all_have_it(makers: Made) -> None:
+    assert sorted(makers.ended["race"]) == [10, 11, 11]
 
 
 def test_a_node_is_made_once_and_read_whole(store: Store) -> None:
@@ -186,13 +199,14 @@ def test_a_failure_stands_until_it_is_made_good(store: Store) -> None:
 
     with pytest.raises(SourceError):
         make(store, fail)
-    told = json.loads(store.read(failure_path(NODE)))
+    told = read_failure(store, NODE)
+    assert told is not None
     assert (told["stage"], told["shard"], told["fingerprint"]) == ("example", "00017", NODE.fingerprint)
     assert told["error"] == "/data/a.parquet: cannot be read"
     assert litter(store) == []
     assert stands(store, NODE.path) is None
     make(store)
-    assert store.size(failure_path(NODE)) is None
+    assert read_failure(store, NODE) is None
 
 
 def test_an_error_of_ours_is_recorded_with_its_kind(store: Store) -> None:
