@@ -73,8 +73,8 @@ def expand(entry: str, folder: Path) -> list[str]:
             return [address]
         if fs.isdir(path):
             raise SourceError(f"{address} is a folder, expected files; write {address.rstrip('/')}/*.parquet")
-        found = sorted(fs.glob(path)) if has_magic(path) else []
-        found = [match for match in found if fs.isfile(match)]
+        entries = fs.glob(path, detail=True) if has_magic(path) else {}
+    found = sorted(match for match, facts in entries.items() if facts["type"] == "file")
     if not found:
         raise SourceError(f"{entry!r} matches no file (looked for {address}); correct it, or leave it out")
     return [str(match) if is_local(address) else str(fs.unstrip_protocol(match)) for match in found]
