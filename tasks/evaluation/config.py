@@ -2,8 +2,8 @@
 
 A model is known by its content (the digest of a base model's files, or the fingerprint of the training that
 made it), a benchmark by its lm-eval name and lm-eval's version, a slice by the verdicts that chose its
-documents. Two recipes with the same base therefore share the base's scores, and a new milestone evaluates only
-the new checkpoint. Precision is no field: every score is computed in float32, on a CPU or a GPU.
+documents. Two recipes with the same base therefore share the base's scores, and a new milestone evaluates
+only the new checkpoint. Precision is no field: every score is computed in float32, on a CPU or a GPU.
 """
 
 import importlib.metadata
@@ -40,11 +40,11 @@ def _require_names(names: list[str]) -> list[str]:
 class EvaluationConfig(StageConfig):
     """What is measured on the base and on every milestone, besides the held-out slices."""
 
-    benchmarks: Annotated[list[str], AfterValidator(_require_names)] = []
+    benchmarks: Annotated[list[str], AfterValidator(_require_names)] = Field(default=[])
     """Official lm-eval task names; may be empty. Each is one unit a model."""
 
     limit: int = Field(ALL_ITEMS, ge=0)
-    """Items a benchmark, its first ones (of a group such as mmlu: spread over its subjects by size); 0: all."""
+    """Items a benchmark, its first ones (of a group such as mmlu: of each subject, by size); 0: all."""
 
     num_fewshot: int = Field(OWN_FEWSHOT, ge=-1)
     """Examples before each question; -1: what the benchmark's own definition says (for most: none)."""

@@ -62,18 +62,20 @@ class ToldLM(HFLM):  # type: ignore[misc]
         )
         self.truncated = 0
         self._benchmark, self._job = benchmark, job
-        self._asked = self._answered = 0
+        self.asked = self._answered = 0
         self._told = time.monotonic()
 
     def _loglikelihood_tokens(self, requests: list[Any], **options: Any) -> list[Any]:
         longest = max((len(answer) for _, _, answer in requests), default=0)
         if longest > self.max_length:
             raise SourceError(
-                f"an answer of {self._benchmark} has {longest} tokens, the model reads {self.max_length} at once "
-                "(max_position_embeddings); leave this benchmark out, or take a base with a longer context"
+                f"an answer of {self._benchmark} has {longest} tokens, the model reads {self.max_length} at "
+                "once (max_position_embeddings); leave it out, or take a base with a longer context"
             )
-        self.truncated += sum(len(prompt) + len(answer) > self.max_length + 1 for _, prompt, answer in requests)
-        self._asked += len(requests)
+        self.truncated += sum(
+            len(prompt) + len(answer) > self.max_length + 1 for _, prompt, answer in requests
+        )
+        self.asked += len(requests)
         answers: list[Any] = super()._loglikelihood_tokens(requests, **options)
         return answers
 
@@ -82,7 +84,9 @@ class ToldLM(HFLM):  # type: ignore[misc]
         self._answered += len(inps)
         if time.monotonic() - self._told >= 1:
             self._told = time.monotonic()
-            self._job.emit({"done": min(self._answered, self._asked), "total": self._asked, "unit": "answers"})
+            self._job.emit(
+                {"done": min(self._answered, self.asked), "total": self.asked, "unit": "answers"}
+            )
         logits: torch.Tensor = super()._model_call(inps, *args, **options)
         return logits
 
@@ -103,18 +107,19 @@ def run(job: Job) -> None:
     rows = [row for name, task in chosen["tasks"].items() for row in _rows(task, results["samples"][name])]
     if not all(math.isfinite(value) for row in rows for value in row["log_likelihoods"]):
         raise SourceError(
-            f"the model {job.spec['model']} gives no finite log-likelihood on {unit.benchmark}; its training has diverged"
+            f"the model {job.spec['model']} gives no finite log-likelihood on {unit.benchmark}; "
+            "its training has diverged"
         )
     pq.write_table(pa.Table.from_pylist(rows, BENCHMARK_ITEMS), job.folder / ITEMS)
     scores = _scores(unit.benchmark, results, rows) | {
         "truncated": told.truncated,
         "datasets": _revisions(chosen["tasks"]),
     }
-    job.write_result({"scores": scores, "device": loaded.device})
+    job.write_result({"scores": scores, "device": loaded.device, "answers_computed": told.asked})
 
 
 def load_benchmark(unit: BenchmarkUnit) -> JSON:
-    """lm-eval's tasks (and groups) of a benchmark, their data sets loaded, few-shot set, ready for `evaluate`.
+    """lm-eval's tasks (and groups) of a benchmark: data sets loaded, few-shot set, ready for `evaluate`.
 
     Raises:
         RecipeError: it has no answers to choose from.
@@ -132,8 +137,8 @@ def load_benchmark(unit: BenchmarkUnit) -> JSON:
         metrics = {metric["metric"] for metric in task.get_config("metric_list") or []}
         if task.OUTPUT_TYPE not in ("multiple_choice", "loglikelihood") or "acc" not in metrics:
             raise RecipeError(
-                f"evaluation.benchmarks: {name} is scored by {', '.join(sorted(metrics)) or 'its own code'} on "
-                f"{task.OUTPUT_TYPE}; expected a benchmark with answers to choose from (accuracy)"
+                f"evaluation.benchmarks: {name} is scored by {', '.join(sorted(metrics)) or 'its own code'} "
+                f"on {task.OUTPUT_TYPE}; expected a benchmark with answers to choose from (accuracy)"
             )
         own = task.get_config("num_fewshot")
         if unit.num_fewshot != OWN_FEWSHOT and own != 0:  # lm-eval leaves a definition's own 0 alone
@@ -148,17 +153,17 @@ def load_benchmark(unit: BenchmarkUnit) -> JSON:
 def _told_of_datasets(name: str, manager: Any) -> Iterator[None]:
     wanted = next(_dataset_names(manager.task_index, name), "its data set")
     remedy = (
-        "let it reach the Hub once (the cache in HF_HOME is used from then on), set HF_ENDPOINT to a mirror, or "
-        "leave the benchmark out of evaluation.benchmarks"
+        "let it reach the Hub once (the cache in HF_HOME is used from then on), set HF_ENDPOINT to a mirror, "
+        "or leave the benchmark out of evaluation.benchmarks"
     )
     try:
         yield
     except (DatasetNotFoundError, OfflineModeIsEnabled, ConnectionError, OSError) as err:
         offline = bool(datasets.config.HF_HUB_OFFLINE)
         kind = TransientError if isinstance(err, ConnectionError) and not offline else SourceError
-        where = "offline (HF_HUB_OFFLINE) and not in the cache" if offline else "not to be had"
+        where = "is not in the cache (HF_HUB_OFFLINE is set)" if offline else "cannot be had"
         first = (str(err).strip().splitlines() or [type(err).__name__])[0]
-        raise kind(f"the benchmark {name} needs {wanted}, which is {where}: {first}; {remedy}") from err
+        raise kind(f"the benchmark {name} needs {wanted}, which {where}: {first}; {remedy}") from err
 
 
 def _dataset_names(index: Mapping[str, Any], name: object) -> Iterator[str]:
@@ -257,7 +262,8 @@ def _scores(benchmark: str, results: JSON, rows: list[JSON]) -> JSON:
         "score": own[metric],
         "stderr": own.get(f"{metric}_stderr"),
         "items": len(rows),
-        "chance": sum(1 / len(row["log_likelihoods"]) for row in rows if row["target"] is not None) / len(rows),
+        "chance": sum(1 / len(row["log_likelihoods"]) for row in rows if row["target"] is not None)
+        / len(rows),
         "version": str(results["versions"].get(benchmark)),
         "num_fewshot": max(shots),
         "subjects": subjects,

@@ -5,11 +5,10 @@ nats, tokens), in order. Bits per byte is sum(nats) / ln 2 / sum(bytes): it comp
 tokenizers, and weighs a document by its length.
 
 Every token is scored exactly once, the first of a document after an end-of-sequence token, as in the packed
-rows. A document longer than the context is read in windows that do not overlap in what they score; the last is
-filled up with tokens already scored, so that no token is scored with a short context. These are lm-eval's
-rolling windows: the numbers agree with its `loglikelihood_rolling` to 1e-6 a document (tests/evaluation) at 1.6
-times less cost, because windows of like length share a batch and lm-eval is not imported. Plain disjoint
-windows would differ by up to 1e-3 a document.
+rows. A document longer than the context is read in windows that do not overlap in what they score; the last
+is filled up with tokens already scored. These are lm-eval's rolling windows: the numbers agree with its
+`loglikelihood_rolling` to 1e-6 a document (tests/evaluation) at 1.6 times less cost, because windows of like
+length share a batch and lm-eval is not imported. Disjoint windows would differ by up to 1e-3 a document.
 
 Memory: the texts and their tokens, and the logits of a batch (twice `_LOGITS_BYTES`, or one window's).
 """
@@ -86,7 +85,9 @@ def run(job: Job) -> None:
     job.write_result(result)
 
 
-def score(loaded: Loaded, tokens: Sequence[list[int]], *, context: int, job: Job | None = None) -> list[float]:
+def score(
+    loaded: Loaded, tokens: Sequence[list[int]], *, context: int, job: Job | None = None
+) -> list[float]:
     """Negative log-likelihood of each document.
 
     Args:
@@ -124,18 +125,20 @@ def _batches(everything: Sequence[Window], loaded: Loaded) -> Iterator[Sequence[
 
 
 @torch.inference_mode()
-def _batch_nats(
-    loaded: Loaded, tokens: Sequence[list[int]], batch: Sequence[Window]
-) -> NDArray[np.float64]:
+def _batch_nats(loaded: Loaded, tokens: Sequence[list[int]], batch: Sequence[Window]) -> NDArray[np.float64]:
     """(len(batch),) nats of what each window scores. Padded on the right: a causal model does not see it."""
     longest = max(w.end - w.start for w in batch)
     inputs = torch.full((len(batch), longest), loaded.eos)
     targets = torch.full((len(batch), longest), -100)
     for row, window in enumerate(batch):
         one, length = tokens[window.document], window.end - window.start
-        shown = one[window.start - 1 : window.end - 1] if window.start else [loaded.eos, *one[: window.end - 1]]
+        shown = (
+            one[window.start - 1 : window.end - 1] if window.start else [loaded.eos, *one[: window.end - 1]]
+        )
         inputs[row, :length] = torch.tensor(shown)
-        targets[row, length - window.scored : length] = torch.tensor(one[window.end - window.scored : window.end])
+        targets[row, length - window.scored : length] = torch.tensor(
+            one[window.end - window.scored : window.end]
+        )
     logits: Any = loaded.model(input_ids=inputs.to(loaded.device), use_cache=False).logits
     losses = torch.nn.functional.cross_entropy(
         logits.float().flatten(0, 1), targets.to(loaded.device).flatten(), ignore_index=-100, reduction="none"

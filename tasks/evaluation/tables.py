@@ -31,6 +31,6 @@ BENCHMARK_ITEMS = pa.schema(
         pa.field("log_likelihoods", pa.list_(pa.float64()), False),
     ]
 )
-"""A row an item. `benchmark` is the subject within a group, `doc_hash` what pairs two models' items. `correct`
-is by the likeliest answer (acc), `correct_norm` by the likeliest per byte or character (acc_norm; null where the
-benchmark has none). `chosen` and `target` count the answers from 0 (null: not of that kind)."""
+"""A row an item. `benchmark` is the subject within a group; it and `doc_id` pair two models' items. `correct`
+is by the likeliest answer (acc), `correct_norm` by the likeliest per character (acc_norm; null where the
+benchmark has none). `chosen` (by acc) and `target` count the answers from 0 (null: not of that kind)."""

@@ -1,9 +1,9 @@
 """An evaluation's node: hand the job to a process of its own, take what it measured into the store.
 
-The process (`python -m tasks.evaluation`) imports torch and transformers, and lm-eval for benchmarks only. Its
-folder is `<store>/work/evaluation/<fingerprint>/`, for a store elsewhere one under DAPT_SCRATCH: it keeps log
-and answered requests of a unit that was interrupted, so that the next try goes on there, and is removed when
-the unit stands.
+The process (`python -m tasks.evaluation`) imports torch and transformers, and lm-eval for benchmarks only.
+Its folder is `<store>/work/evaluation/<fingerprint>/`, for a store elsewhere one under DAPT_SCRATCH: it keeps
+the log and the answered requests of a unit that was interrupted, so that the next try goes on there, and is
+removed when the unit stands.
 """
 
 import math
@@ -22,7 +22,14 @@ from tasks.evaluation.tables import BENCHMARK_ITEMS, DOCUMENTS, HELD_OUT_ITEMS, 
 from tasks.runtime.launch import launch
 from tasks.settings import Settings
 from tasks.store.config import JSON
-from tasks.store.errors import DaptError, RecipeError, ResourceError, SourceError, StoreDamaged, TransientError
+from tasks.store.errors import (
+    DaptError,
+    RecipeError,
+    ResourceError,
+    SourceError,
+    StoreDamaged,
+    TransientError,
+)
 from tasks.store.manifest import read_manifest, require_whole
 from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter
@@ -34,9 +41,9 @@ _RAISED = {kind.__name__: kind for kind in (RecipeError, SourceError, TransientE
 def build_benchmark(writer: NodeWriter) -> None:
     """Score one model on one benchmark.
 
-    `details`: score and stderr of `metric` (acc_norm where the benchmark has it, else acc), each metric with its
-    stderr, items, chance, version, num_fewshot, truncated prompts, data sets with revisions, and for a group
-    its subjects. `data.parquet`: a row an item.
+    `details`: score and stderr of `metric` (acc_norm where the benchmark has it, else acc), each metric with
+    its stderr, items, chance, version, num_fewshot, truncated (answers whose prompt was), datasets (revisions
+    by name), and for a group its subjects. `data.parquet`: a row an item.
 
     Raises:
         RecipeError: lm-eval has no such benchmark, or it is none with answers to choose from.
@@ -55,7 +62,8 @@ def build_benchmark(writer: NodeWriter) -> None:
 def build_held_out(writer: NodeWriter) -> None:
     """Measure bits per byte of one model on one slice.
 
-    `details`: bits_per_byte (null: the slice is empty, not measured), documents, bytes, bits, tokens, context.
+    `details`: bits_per_byte (null: the slice is empty, not measured), documents, bytes, bits, tokens and
+    context.
     `data.parquet`: a row a document.
 
     Raises:
@@ -109,8 +117,10 @@ def _run(writer: NodeWriter, work: Path, job: JSON) -> JSON:
         on_event=lambda event: writer.progress(event["done"], event["total"], event["unit"]),
     )
     if "error" in result:
-        raise _RAISED.get(result["error"]["kind"], DaptError)(f"{result['error']['text']} (log: {work}/log.txt)")
-    writer.how["device"] = result["device"]
+        raise _RAISED.get(result["error"]["kind"], DaptError)(
+            f"{result['error']['text']} (log: {work}/log.txt)"
+        )
+    writer.how |= {name: result[name] for name in ("device", "answers_computed") if name in result}
     return result
 
 
@@ -133,7 +143,7 @@ def _take_items(writer: NodeWriter, work: Path, schema: pa.Schema) -> None:
 
 
 def _folder(store: Store, address: str, fetched: Path) -> Path:
-    """A model's folder on the local disk: as named, or a node's files (digests checked), fetched when remote."""
+    """A model's folder on the local disk: as named, or a node's (digests checked, fetched when remote)."""
     if Path(address).is_absolute():
         if not Path(address).is_dir():
             raise SourceError(f"{address} is no folder; expected a model in Hugging Face layout")

@@ -46,6 +46,6 @@ def tiny_model(folder: Path, *, context: int = 1024, seed: int = 0, scale: float
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter *= scale
+                parameter.mul_(scale)
     model.save_pretrained(folder)
     return folder
