@@ -1,7 +1,7 @@
 """A corpus of packed rows, read in any order.
 
 Row i of the corpus is row j of one of its packed shards; a random row costs one row group. Each shard's file
-is hashed against its manifest when it is first opened. Memory: `cached_groups` row groups (0.8 MB each at 200
+is hashed against its manifest when it is first opened. Memory: `cached_groups` row groups (0.4 MB each at 100
 rows of 2,000 uint16). No torch, so evaluation, reports and tests read the same way as training. One thread an
 object.
 """

@@ -29,6 +29,8 @@ from tasks.tokenization.quality import Quality, judge, measure
 from tasks.tokenization.train import train_byte_level
 
 _READ_ROWS = 1000
+_LAYOUT: JSON = {"use_dictionary": ["reason"], "use_byte_stream_split": ["input_ids.list.element"]}
+"""As the packed shards: 1.15 bytes a token, against 1.41 with a dictionary of ids."""
 _FAITHFUL_BYTES = 100_000
 """Text of each shard on which a converted tokenizer is compared with its original."""
 
@@ -60,7 +62,7 @@ def build_tokenization(writer: NodeWriter) -> None:
     config = TokenizationConfig.model_validate(writer.node.config)
     with _encoder(writer) as encoder:
         total, text_bytes, sampled = _num_kept(writer), 0, 0
-        with writer.parquet(schema(encoder.dtype)) as out:
+        with writer.parquet(schema(encoder.dtype), **_LAYOUT) as out:
             for ids, text in _batches(writer):
                 if sampled < _FAITHFUL_BYTES:
                     sampled += _compare(encoder, text, _FAITHFUL_BYTES - sampled)

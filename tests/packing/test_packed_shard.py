@@ -89,7 +89,7 @@ def test_a_packed_shard_is_the_kept_documents_closed_and_cut(store: Store) -> No
 
 
 def test_row_groups_are_small_and_of_one_size(store: Store) -> None:
-    made, _ = pack(store, tokenized(store, random_documents(1300)), 64)
+    made, _ = pack(store, tokenized(store, random_documents(700)), 64)
     metadata = pq.read_metadata(store.local_path(f"{made.path}/data.parquet"))
     sizes = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
     assert len(sizes) > 2

@@ -37,6 +37,7 @@ def packed(
         some = documents[at : at + batch]
         flat = np.array([i for d in some for i in d], np.uint16)
         parts.append(packer.add(flat, np.array([len(d) for d in some], np.int64)))
+        assert packer.leftover_tokens < at_once * length, "more is held than what fills no group"
     return packer, [*parts, packer.finish()]
 
 
