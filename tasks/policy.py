@@ -1,6 +1,6 @@
 """The Prefect side that all rooms share: how a node becomes a task.
 
-The store decides, Prefect shows: a task asks the store whether its node stands and makes it when it does not.
+The store decides, Prefect shows: a task asks the store whether its node stands, and makes it if not.
 Prefect's own result cache is off. A record beside the manifest could only agree with it or lie; the flows do
 not even submit what stands, so ten thousand hits cost nothing. A node found standing by a task (made meanwhile
 by another run) shows as `Cached`.
@@ -13,9 +13,10 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
-from tasks.settings import Settings
+from tasks.settings import MAX_WORKERS, Settings
 from tasks.store.config import JSON
 from tasks.store.errors import TransientError
 from tasks.store.node import Node
@@ -24,12 +25,15 @@ from tasks.store.shard import NodeWriter, build_node
 
 NodeTask = Task[..., Any]
 
+THREADS: TaskRunner[Any] = ThreadPoolTaskRunner[Any](max_workers=MAX_WORKERS)
+"""Of every flow: its kernels release the GIL, and how many tasks run at once is what the flow submits."""
+
 
 def node_task(stage: str, room: str, build: Callable[[NodeWriter], None], *, name: str = "") -> NodeTask:
     """A Prefect task that makes nodes of one kind.
 
-    Called as `(store: str, node: JSON, shard: str, how: JSON)`, it returns the manifest as plain JSON. Only the
-    network's faults are retried: anything else fails the same way again.
+    Called as `(store: str, node: JSON, shard: str, how: JSON)`, it returns the manifest as plain JSON. Only
+    the network's faults are retried: anything else fails the same way again.
 
     Args:
         stage: its name on screens and its tag.

@@ -15,6 +15,10 @@ def _num_gpus() -> int:
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
+MAX_WORKERS = 256
+"""Threads a flow may use; how many it does is `workers`."""
+
+
 class Settings(BaseSettings):
     """The machine's side of a run."""
 
@@ -23,11 +27,16 @@ class Settings(BaseSettings):
     store: str = "./store"
     """A folder or any fsspec URL."""
 
-    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=MAX_WORKERS)
     """Data shards computed at once."""
 
     ranks: int = Field(default_factory=lambda: _num_gpus() or 1, ge=1)
     """Training processes; the GPUs of this machine, else one."""
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether this machine has a GPU that may be used."""
+        return _num_gpus() > 0
 
     scratch: str | None = None
     """A local folder for what is made before it is sent to a remote store; the system's own when not set."""

@@ -14,10 +14,15 @@ Rooms raise, flows collect, `flows/cli.py` turns into an exit code. `assert` is 
 """
 
 
+from tasks.store.config import JSON
+
+
 class DaptError(Exception):
     """Something a user can act on: what was found, what was expected, what to do."""
 
     exit_code = 1
+    summary: JSON | None = None
+    """What a flow had done when it was raised, for who sums up the run."""
 
 
 class RecipeError(DaptError):

@@ -1,0 +1,161 @@
+"""The data nodes of a corpus, known before anything runs: one chain of nodes a source shard.
+
+A chain is download → filtering → signatures → dedup (which also follows the shard before it) →
+tokenization → packing. The general corpus' chain ends at dedup: it is measured, never packed. A trained
+tokenizer is a node of the first shard that the tokenization of every shard follows.
+"""
+
+from dataclasses import dataclass, replace
+
+import tasks.dedup.config as dedup
+import tasks.download.config as download
+import tasks.filtering.config as filtering
+import tasks.packing.config as packing
+import tasks.tokenization.config as tokenization
+from flows.recipe import Recipe
+from tasks.download.config import SourceConfig, SourceShard
+from tasks.store.manifest import Manifest, stands
+from tasks.store.node import Node
+from tasks.store.paths import Store
+from tasks.tokenization.config import TokenizerRef
+
+DOMAIN, GENERAL = "domain", "general"
+MEASURED_STAGES = ("download", "filtering", "signatures", "dedup")
+TRAINED_STAGES = (*MEASURED_STAGES, "tokenization", "packing")
+_TOKENS_PER_BYTE = 0.25
+"""Of text before filtering, for a 32k BPE on English text: 3.2 bytes a token, a fifth dropped."""
+_BYTES_PER_DOCUMENT = 5000
+ROOMS = {
+    "signatures": "tasks.dedup",
+    "tokenizer": "tasks.tokenization",
+    "corpus": "tasks.packing",
+}
+
+
+def room_of(stage: str) -> str:
+    """The package whose code a stage's output depends on."""
+    return ROOMS.get(stage, f"tasks.{stage}")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardNodes:
+    """The nodes of one source shard, in the order of their stages."""
+
+    position: int
+    text_bytes: int
+    """An estimate, as the source tells it."""
+    read_bytes: int
+    nodes: dict[str, Node]
+
+    @property
+    def name(self) -> str:
+        """How people call the shard: its position."""
+        return f"{self.position:05d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """One corpus' shards, and what fills it."""
+
+    corpus: str
+    shards: list[ShardNodes]
+    target: int
+    """Sequences to pack (domain), documents to hold out (general)."""
+
+    rate_guess: float
+    """What a byte of text adds towards the target, before anything was measured."""
+
+    def rate(self, amounts: list[int]) -> float:
+        """What a byte of text adds towards the target, at the rate of the first shards.
+
+        Args:
+            amounts: what they added.
+        """
+        measured = sum(shard.text_bytes for shard in self.shards[: len(amounts)])
+        return sum(amounts) / measured if sum(amounts) else self.rate_guess
+
+    def expected_shards(self, amounts: list[int]) -> int:
+        """Shards that the target needs, at the rate of the first ones.
+
+        Args:
+            amounts: what the first shards added.
+        """
+        rate = self.rate(amounts)
+        missing: float = self.target - sum(amounts)
+        for position in range(len(amounts), len(self.shards)):
+            if missing <= 0:
+                return position
+            missing -= rate * self.shards[position].text_bytes
+        return len(self.shards)
+
+    def stage_name(self, stage: str) -> str:
+        """As it stands in JSON: the general corpus' stages carry its name."""
+        return stage if self.corpus == DOMAIN else f"{GENERAL}:{stage}"
+
+    def amount(self, shard: dict[str, Manifest]) -> int:
+        """What a finished shard adds towards the target."""
+        if self.corpus == DOMAIN:
+            return shard["packing"].files[0].rows or 0
+        return shard["dedup"].dropped.get("held_out", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """How far a corpus stands: the manifests of each shard from the first on, as far as they matter."""
+
+    used: list[dict[str, Manifest]]
+    """The whole shards from the start that the target needs."""
+    amounts: list[int]
+    filled: bool
+
+
+def domain_chain(recipe: Recipe, shards: list[SourceShard], tokenizer: TokenizerRef | None) -> Chain:
+    """The chain of the domain corpus; `tokenizer` None: one is trained on its first shard."""
+    found = []
+    for shard in _measured(recipe, recipe.download, shards):
+        nodes = dict(shard.nodes)
+        fetched, verdicts = nodes["download"], nodes["dedup"]
+        if tokenizer is None:
+            nodes["tokenizer"] = tokenization.trained_tokenizer_node(recipe.tokenization, fetched, verdicts)
+            tokenizer = tokenization.trained_tokenizer_of(nodes["tokenizer"])
+        nodes["tokenization"] = tokenization.node(recipe.tokenization, fetched, verdicts, tokenizer)
+        nodes["packing"] = packing.node(recipe.packing, nodes["tokenization"])
+        found.append(replace(shard, nodes=nodes))
+    return Chain(DOMAIN, found, recipe.sequences[-1], _TOKENS_PER_BYTE / recipe.packing.sequence_length)
+
+
+def general_chain(recipe: Recipe, shards: list[SourceShard]) -> Chain:
+    """The chain of the general corpus: as far as its held-out slice needs."""
+    assert recipe.general is not None
+    shard_nodes = _measured(recipe, recipe.general, shards)
+    rate = recipe.held_out.fraction / _BYTES_PER_DOCUMENT
+    return Chain(GENERAL, shard_nodes, recipe.held_out.max_documents, rate)
+
+
+def _measured(recipe: Recipe, source: SourceConfig, shards: list[SourceShard]) -> list[ShardNodes]:
+    found, predecessor = [], None
+    for position, shard in enumerate(shards):
+        fetched = download.node(source, shard)
+        filtered = filtering.node(recipe.filtering, fetched)
+        signed = dedup.signatures_node(recipe.dedup, fetched, filtered)
+        predecessor = dedup.node(recipe.dedup, recipe.held_out, signed, predecessor)
+        nodes = dict(zip(MEASURED_STAGES, (fetched, filtered, signed, predecessor), strict=True))
+        found.append(ShardNodes(position, shard.text_bytes, shard.read_bytes, nodes))
+    return found
+
+
+def walk(store: Store, chain: Chain) -> Walk:
+    """Follow a chain through the store as far as every node stands, up to its target."""
+    used: list[dict[str, Manifest]] = []
+    amounts: list[int] = []
+    for shard in chain.shards:
+        if sum(amounts) >= chain.target:
+            break
+        manifests = {stage: stands(store, node.path) for stage, node in shard.nodes.items()}
+        whole = {stage: manifest for stage, manifest in manifests.items() if manifest is not None}
+        if len(whole) < len(manifests):
+            return Walk(used, amounts, filled=False)
+        used.append(whole)
+        amounts.append(chain.amount(whole))
+    filled = sum(amounts) >= chain.target or (chain.corpus == GENERAL and len(used) == len(chain.shards))
+    return Walk(used, amounts, filled=filled)

@@ -1,0 +1,221 @@
+"""The command line: `dapt init | plan | run | status | show | verify | ui`.
+
+Exit codes: 0 done · 1 a shard or stage failed, or the sources hold too little · 2 bad recipe or arguments ·
+3 store damaged · 130 interrupted. With `--json` stdout holds one JSON object and nothing else.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Literal
+
+os.environ.setdefault(
+    "DO_NOT_TRACK", "1"
+)  # read by Prefect when it is imported: no telemetry, no notice of it
+os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from flows import inspect
+from flows.adapt import adapt
+from flows.display import Display, set_up_logging
+from flows.outcome import outcome, save_record
+from flows.plan import make_plan, print_plan
+from flows.propose import propose_recipe
+from flows.recipe import load_recipe
+from flows.resolve import Resolved, resolve
+from flows.server import cancel_runs, local_server, prefect_server, server_home
+from tasks.settings import Settings
+from tasks.store.config import JSON
+from tasks.store.errors import DaptError, RecipeError
+from tasks.store.paths import Store
+from tasks.store.shard import require_disk
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+stderr = Console(stderr=True)
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file.")]
+Overrides = Annotated[list[str], typer.Option("--set", help="Override a field: training.learning_rate=2e-4")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Until = Literal["corpus", "train", "evaluate", "report"]
+
+
+def main() -> None:
+    """Run the command line; what a user can act on ends with its text and its code, without a traceback."""
+    set_up_logging(stderr)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        app()
+    except DaptError as err:
+        _tell(err)
+        sys.exit(err.exit_code)
+
+
+def _tell(err: DaptError) -> None:
+    for line in str(err).splitlines():
+        stderr.print(f"error: {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    """Stop at once: all that is on disk is whole, children die with us; Prefect is told if it answers.
+
+    The telling is done by a thread of its own, since the main thread may hold any lock; cut off after 3 s.
+    """
+    os.write(2, b"\nstopped; run the same command again to continue\n")
+    teller = threading.Thread(target=cancel_runs, daemon=True)
+
+    def leave() -> None:
+        teller.start()
+        teller.join(3.0)
+        os._exit(130 if number == signal.SIGINT else 128 + number)
+
+    threading.Thread(target=leave, daemon=True).start()
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as err:
+        told = [f"DAPT_{str(e['loc'][0]).upper()}: {e['msg']} (found {e['input']!r})" for e in err.errors()]
+        raise RecipeError("\n".join(told)) from err
+
+
+def _resolved(recipe: Path, overrides: list[str], *, update: bool = False) -> Resolved:
+    return resolve(load_recipe(recipe, overrides), _settings(), update=update)
+
+
+@contextlib.contextmanager
+def _stdout_for_json(as_json: bool) -> Iterator[None]:
+    """Whatever a library prints goes to stderr, so that stdout holds the JSON alone."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield
+
+
+def _print_json(body: JSON) -> None:
+    print(json.dumps(body))
+
+
+@app.command()
+def init(
+    model: Annotated[str, typer.Argument(help="A Hub id or a folder.")],
+    data: Annotated[str, typer.Argument(help="A Hub data set, or a glob of files.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the recipe is written.")] = Path(
+        "recipe.toml"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a recipe that fits a model and data, checked, with what was found as comments."""
+    propose_recipe(model, data, output, _settings(), force=force)
+    print(f"{output} is written; next: dapt plan {output}")
+
+
+@app.command()
+def plan(recipe: RecipeFile, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
+    """Tell what a run would do, and change nothing."""
+    with _stdout_for_json(as_json):
+        told = make_plan(_resolved(recipe, overrides))
+    if as_json:
+        _print_json(told)
+    else:
+        print_plan(told, Console())
+
+
+@app.command()
+def run(
+    recipe: RecipeFile,
+    until: Annotated[Until, typer.Option(help="Stop after this leg.")] = "report",
+    update: Annotated[bool, typer.Option("--update", help="Let a moving source revision move.")] = False,
+    overrides: Overrides = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole DAG: what stands is kept, what is missing is made."""
+    with _stdout_for_json(as_json):
+        resolved = _resolved(recipe, overrides, update=update)
+        planned = make_plan(resolved, until=until)
+        require_disk(resolved.store, planned["totals"]["disk_bytes"])
+        done, failure = _run(resolved, until, planned, quiet=as_json)
+    if as_json:
+        _print_json(done)
+    elif failure is None:
+        inspect.print_outcome(done, Console())
+    if failure is not None:
+        raise failure
+
+
+def _run(resolved: Resolved, until: Until, planned: JSON, *, quiet: bool) -> tuple[JSON, DaptError | None]:
+    """Make what is missing; what was done is told also when it failed."""
+    recipe = resolved.recipe
+    save_record(resolved)
+    if planned["totals"]["miss"] == 0:
+        stderr.print(
+            f"{recipe.name}: nothing to do, all {planned['totals']['hit']} nodes stand", highlight=False
+        )
+        return outcome(resolved, until, {"made": []}), None
+    stderr.print(
+        f"{recipe.name}: {planned['totals']['miss']} nodes to make, {planned['totals']['hit']} stand",
+        highlight=False,
+    )
+    failure, summary = None, {}
+    with prefect_server(resolved.store, resolved.settings) as url:
+        stderr.print(f"watch it at {url}", highlight=False)
+        with contextlib.nullcontext() if quiet and not stderr.is_terminal else Display(stderr).showing():
+            try:
+                summary = adapt(recipe, until)
+            except DaptError as err:
+                failure, summary = err, err.summary or {}
+    return outcome(resolved, until, summary), failure
+
+
+@app.command()
+def status(recipe: RecipeFile, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
+    """Tell what exists and what is missing, failed shards first; needs no server."""
+    told = inspect.status(_resolved(recipe, overrides))
+    _print_json(told) if as_json else inspect.print_status(told, Console())
+
+
+@app.command()
+def show(
+    recipe: RecipeFile,
+    what: Annotated[Literal["dropped", "packed"], typer.Argument(help="dropped | packed")],
+    reason: Annotated[str, typer.Option(help="Only documents dropped for this reason.")] = "",
+    count: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 10,
+    overrides: Overrides = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Look at documents that went, with why; or at packed rows, decoded."""
+    resolved = _resolved(recipe, overrides)
+    found = inspect.dropped(resolved, reason, count) if what == "dropped" else inspect.packed(resolved, count)
+    _print_json({"recipe": resolved.recipe.name, what: found}) if as_json else inspect.print_found(
+        found, Console()
+    )
+
+
+@app.command()
+def verify(recipe: RecipeFile, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
+    """Re-hash everything the recipe stands on; what is damaged is named and set aside."""
+    told = inspect.verify(_resolved(recipe, overrides))
+    _print_json(told) if as_json else inspect.print_verified(told, Console())
+    if told["damaged"]:
+        sys.exit(3)
+
+
+@app.command()
+def ui() -> None:
+    """Serve the history of this store's runs in the foreground; it runs no work."""
+    settings = _settings()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        local_server(server_home(Store(settings.store), settings)) as url,
+    ):
+        print(f"{url} (Ctrl-C ends it)", flush=True)
+        signal.pause()

@@ -1,0 +1,266 @@
+"""build_corpus: source shards in, packed sequences out, until the largest milestone is filled.
+
+One task a shard and stage. What stands in the store is not submitted at all. Up to `workers` shards are on
+their way at once: their stages up to the signatures run side by side, dedup takes them in source order,
+tokenization and packing run side by side again. A new shard is begun only while those packed, and those on
+their way at the rate of the packed ones, do not fill the budget: few are computed beyond it, never more than
+`workers`.
+
+A failed shard is never skipped. The shards behind it that the budget is expected to need are still fetched,
+filtered and signed, then wait; what a run yields does not depend on luck.
+"""
+
+import logging
+import queue
+from dataclasses import dataclass, field
+from functools import partial
+
+from prefect import flow
+from prefect.futures import PrefectFuture
+
+from flows.chain import DOMAIN, Chain, ShardNodes, Walk
+from flows.milestones import corpus_nodes
+from flows.recipe import Recipe
+from flows.resolve import Resolved, resolve
+from tasks.dedup.task import dedup_shard, sign_shard
+from tasks.download.task import download_shard
+from tasks.filtering.task import filter_shard
+from tasks.packing.task import commit_corpus, pack_shard
+from tasks.policy import THREADS, NodeTask
+from tasks.runtime.progress import Progress, tell
+from tasks.settings import Settings
+from tasks.store.config import JSON
+from tasks.store.errors import BudgetError, DaptError, ShardsFailed, StoreDamaged
+from tasks.store.manifest import Manifest, stands
+from tasks.store.tokens import format_tokens
+from tasks.tokenization.task import tokenize_shard, train_tokenizer
+
+logger = logging.getLogger(__name__)
+
+TASKS: dict[str, NodeTask] = {
+    "download": download_shard,
+    "filtering": filter_shard,
+    "signatures": sign_shard,
+    "dedup": dedup_shard,
+    "tokenizer": train_tokenizer,
+    "tokenization": tokenize_shard,
+    "packing": pack_shard,
+}
+IN_ORDER = frozenset({"dedup"})
+"""Stages that take the shards one after another."""
+
+
+@dataclass(slots=True)
+class _Shard:
+    """A shard on its way."""
+
+    nodes: ShardNodes
+    done: dict[str, Manifest] = field(default_factory=dict)
+    running: str = ""
+    failed: bool = False
+
+    @property
+    def next_stage(self) -> str | None:
+        return next((stage for stage in self.nodes.nodes if stage not in self.done), None)
+
+
+@dataclass(slots=True)
+class _Build:
+    """A corpus in the making: which shards are on their way, what was made, what failed."""
+
+    resolved: Resolved
+    chain: Chain
+    shards: list[_Shard] = field(default_factory=list)
+    made: list[str] = field(default_factory=list)
+    failed: list[JSON] = field(default_factory=list)
+    damaged: StoreDamaged | None = None
+    finished: "queue.Queue[tuple[_Shard, str, PrefectFuture[JSON]]]" = field(default_factory=queue.Queue)
+
+    def run(self) -> None:
+        """Until the corpus is filled, its sources end, or nothing can go on."""
+        while True:
+            self._begin_shards()
+            if not self.filled:
+                self._submit()
+            if not any(shard.running for shard in self.shards):
+                if self._begin_shards() == 0:
+                    return
+                continue
+            self._collect()
+
+    @property
+    def amounts(self) -> list[int]:
+        """What the whole shards from the first on add to the target."""
+        found = []
+        for shard in self.shards:
+            if shard.next_stage is not None:
+                break
+            found.append(self.chain.amount(shard.done))
+        return found
+
+    @property
+    def filled(self) -> bool:
+        return sum(self.amounts) >= self.chain.target
+
+    @property
+    def waiting(self) -> list[_Shard]:
+        return [s for s in self.shards if not s.failed and s.next_stage is not None]
+
+    def expected_shards(self) -> int:
+        """Shards that the target needs, at the rate of those that stand."""
+        return self.chain.expected_shards(self.amounts)
+
+    def _begin_shards(self) -> int:
+        """Take on more shards; hits go straight to the end of what stands."""
+        begun = 0
+        while len(self.shards) < len(self.chain.shards) and not self.filled:
+            moving = [s for s in self.waiting if s.running or not (self.failed and s.next_stage in IN_ORDER)]
+            if len(moving) >= self.resolved.settings.workers:
+                break
+            if (moving or self.failed) and len(self.shards) >= self.expected_shards():
+                break
+            shard = _Shard(self.chain.shards[len(self.shards)])
+            self.shards.append(shard)
+            self._take_hits(shard)
+            begun += 1
+        return begun
+
+    def _take_hits(self, shard: _Shard) -> None:
+        for stage, node in shard.nodes.nodes.items():
+            manifest = stands(self.resolved.store, node.path)
+            if manifest is None:
+                continue
+            shard.done[stage] = manifest
+
+    def _submit(self) -> None:
+        for position, shard in enumerate(self.shards):
+            stage = shard.next_stage
+            if stage is None or shard.running or shard.failed or not self._ready(position, stage):
+                continue
+            node = shard.nodes.nodes[stage]
+            future = TASKS[stage].submit(
+                self.resolved.store.root, node.model_dump(mode="json"), self._shard_name(shard)
+            )
+            shard.running = stage
+            future.add_done_callback(partial(self._finish, shard, stage))
+
+    def _finish(self, shard: _Shard, stage: str, future: PrefectFuture[JSON]) -> None:
+        self.finished.put((shard, stage, future))
+
+    def _ready(self, position: int, stage: str) -> bool:
+        """Whether all that a node reads stands; its own shard's earlier stages do."""
+        if stage in IN_ORDER and position and stage not in self.shards[position - 1].done:
+            return False
+        trains = "tokenizer" in self.shards[0].nodes.nodes
+        return not (stage == "tokenization" and trains and "tokenizer" not in self.shards[0].done)
+
+    def _shard_name(self, shard: _Shard) -> str:
+        return shard.nodes.name if self.chain.corpus == DOMAIN else f"{self.chain.corpus} {shard.nodes.name}"
+
+    def _collect(self) -> None:
+        shard, stage, future = self.finished.get()
+        shard.running = ""
+        try:
+            shard.done[stage] = Manifest.model_validate(future.result())
+        except DaptError as err:
+            self._fail(shard, stage, err)
+        except Exception as err:  # noqa: BLE001 - whatever a shard fails of is told with its name; others go on
+            self._fail(shard, stage, DaptError(f"{type(err).__name__}: {err}"))
+        else:
+            self.made.append(shard.nodes.nodes[stage].path)
+            self._tell(shard, stage)
+
+    def _fail(self, shard: _Shard, stage: str, err: DaptError) -> None:
+        shard.failed = True
+        if isinstance(err, StoreDamaged):
+            self.damaged = err
+        name = self.chain.stage_name(stage)
+        self.failed.append({"stage": name, "shard": shard.nodes.name, "error": str(err)})
+        logger.error("%s shard %s failed: %s", name, shard.nodes.name, err)
+
+    def _tell(self, shard: _Shard, stage: str) -> None:
+        manifest = shard.done[stage]
+        done = sum(stage in s.done for s in self.shards)
+        fields: dict[str, float | str] = {
+            "documents": manifest.documents_out,
+            "bytes": shard.nodes.text_bytes,
+            "seconds": manifest.seconds,
+        }
+        total = max(done, min(self.expected_shards(), len(self.chain.shards)))
+        tell(Progress(self.chain.stage_name(stage), shard.nodes.name, done, total, "shards", fields))
+
+
+@flow(
+    name="build-corpus",
+    flow_run_name="{corpus} corpus of {recipe.name}",
+    task_runner=THREADS,
+    persist_result=False,
+)
+def build_corpus(recipe: Recipe, corpus: str = DOMAIN) -> JSON:
+    """Build what is missing of a corpus: of the domain, or as much of the general text as is measured.
+
+    Returns:
+        `{"made": [node paths]}`, in the order they were made.
+
+    Raises:
+        ShardsFailed: shards failed; `.summary` has `made`, `failed` and `waiting`.
+        BudgetError: the sources hold less than the largest milestone asks for; both numbers are told.
+        StoreDamaged: a shard met a file that is not what its manifest says.
+    """
+    resolved = resolve(recipe, Settings())
+    build = _Build(resolved, resolved.chains[corpus])
+    build.run()
+    if corpus == DOMAIN:
+        _commit_corpora(build)
+    return _outcome(build)
+
+
+def _commit_corpora(build: _Build) -> None:
+    """The corpora of the milestones that are filled: lists of packed shards, made in no time."""
+    walked = Walk([], build.amounts, filled=build.filled)
+    for node in corpus_nodes(build.resolved, walked):
+        if stands(build.resolved.store, node.path) is None:
+            label = format_tokens(node.reads["budget"])
+            commit_corpus(build.resolved.store.root, node.model_dump(mode="json"), label)
+            build.made.append(node.path)
+
+
+def _outcome(build: _Build) -> JSON:
+    summary: JSON = {
+        "made": build.made,
+        "failed": build.failed,
+        "waiting": [
+            {"stage": build.chain.stage_name(str(s.next_stage)), "shard": s.nodes.name} for s in build.waiting
+        ]
+        if build.failed
+        else [],
+    }
+    if build.filled:
+        return summary
+    if build.damaged is not None:
+        raise with_summary(build.damaged, summary)
+    if build.failed:
+        waiting = f"; {len(summary['waiting'])} shards wait for them" if summary["waiting"] else ""
+        told = [f"{f['stage']} shard {f['shard']}: {f['error']}" for f in build.failed]
+        count = f"{len(told)} shard{'s' * (len(told) > 1)} failed{waiting}; run again to redo just these"
+        raise with_summary(ShardsFailed("\n".join([*told, count])), summary)
+    if build.chain.corpus == DOMAIN:
+        raise with_summary(BudgetError(_too_little(build)), summary)
+    return summary
+
+
+def _too_little(build: _Build) -> str:
+    recipe = build.resolved.recipe
+    length, held = recipe.packing.sequence_length, sum(build.amounts)
+    asked, found = recipe.budget.milestones[-1], held * length
+    return (
+        f"the sources hold {found:,} tokens in {held:,} sequences of {length} after filtering and dedup, "
+        f"the milestone {format_tokens(asked)} asks for {asked:,}; add files or lower budget.milestones. "
+        "What was made stands and is used by the next run"
+    )
+
+
+def with_summary(err: DaptError, summary: JSON) -> DaptError:
+    """An error that carries what was done before it, for who sums up the run."""
+    err.summary = summary
+    return err

@@ -1,0 +1,223 @@
+"""Looking at what stands: `dapt status`, `show` and `verify`, and the outcome of a run for a person."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.table import Table
+from tokenizers import Tokenizer
+
+from flows.chain import DOMAIN, Chain
+from flows.milestones import tokenizer_of
+from flows.outcome import nodes_of, walks_of
+from flows.resolve import Resolved
+from tasks.store.config import JSON
+from tasks.store.errors import DaptError
+from tasks.store.manifest import set_aside, stands, why_damaged
+from tasks.store.node import Node
+from tasks.store.shard import failure_path, read_failure, read_table
+
+_VERDICT_STAGES = ("filtering", "dedup", "tokenization")
+_EXCERPT = 300
+
+
+def status(resolved: Resolved) -> JSON:
+    """What exists, what is missing, and what failed with its cause: the `status --json` object."""
+    nodes = nodes_of(resolved, walks_of(resolved))
+    failed: list[JSON] = []
+    missing: list[JSON] = []
+    blocked: list[JSON] = []
+    stages: JSON = {}
+    for stage, of_stage in nodes.items():
+        standing = 0
+        for position, node in enumerate(of_stage):
+            if stands(resolved.store, node.path):
+                standing += 1
+                continue
+            entry = {"stage": stage, "shard": f"{position:05d}"}
+            failure = read_failure(resolved.store, node)
+            if failure is not None:
+                path = resolved.store.address(failure_path(node))
+                failed.append({**entry, "shard": failure["shard"], "error": failure["error"], "path": path})
+            elif _waits(nodes, stage, position, failed):
+                blocked.append(entry)
+            else:
+                missing.append(entry)
+        stages[stage] = {"stand": standing, "expected": len(of_stage)}
+    return {
+        "recipe": resolved.recipe.name,
+        "failed": failed,
+        "waiting": blocked,
+        "missing": missing,
+        "stages": stages,
+    }
+
+
+def _waits(nodes: dict[str, list[Node]], stage: str, position: int, failed: list[JSON]) -> bool:
+    """Whether a failed shard before it holds this node up: dedup and all behind it go in order."""
+    in_order = ("dedup", "tokenization", "packing", "corpus", "training", "evaluation", "report")
+    corpus = stage.rpartition(":")[0]
+    return stage.rpartition(":")[2] in in_order and any(
+        f["stage"].rpartition(":")[0] == corpus and f["stage"] not in ("training", "evaluation")
+        for f in failed
+    )
+
+
+def print_status(told: JSON, console: Console) -> None:
+    """Failures first, then what stands."""
+    for failure in told["failed"]:
+        console.print(
+            f"[red]failed[/red] {failure['stage']} shard {failure['shard']}: {failure['error']}",
+            soft_wrap=True,
+        )
+        console.print(f"       {failure['path']}", soft_wrap=True, highlight=False)
+    if told["failed"]:
+        console.print(f"{len(told['waiting'])} nodes wait for them; run the recipe again to redo just these")
+    table = Table(title=told["recipe"], title_justify="left")
+    for column in ("stage", "stand", "expected"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for stage, counts in told["stages"].items():
+        table.add_row(stage, str(counts["stand"]), str(counts["expected"]))
+    console.print(table)
+
+
+def verify(resolved: Resolved) -> JSON:
+    """Re-hash everything the recipe stands on; what is damaged is set aside: the `verify --json` object."""
+    nodes = [node for of_stage in nodes_of(resolved, walks_of(resolved)).values() for node in of_stage]
+    recorded = [path for record in resolved.records[:1] for paths in record.nodes.values() for path in paths]
+    paths = list(dict.fromkeys([node.path for node in nodes] + recorded))
+    made = [path for path in paths if resolved.store.names(path)]
+    with ThreadPoolExecutor(max_workers=resolved.settings.workers) as pool:  # hashing releases the GIL
+        reasons = list(pool.map(lambda path: why_damaged(resolved.store, path), made))
+    damaged: list[JSON] = []
+    for path, why in zip(made, reasons, strict=True):
+        if why is None or (why == "the manifest is missing" and not _was_whole(resolved, path)):
+            continue
+        damaged.append({"path": resolved.store.address(path), "why": why})
+        set_aside(resolved.store, path)
+    return {"checked": len(made), "damaged": damaged}
+
+
+def _was_whole(resolved: Resolved, path: str) -> bool:
+    """Whether a node without a manifest had one: its data stands under its final name."""
+    return "data.parquet" in resolved.store.names(path)
+
+
+def print_verified(told: JSON, console: Console) -> None:
+    """What was found."""
+    for entry in told["damaged"]:
+        console.print(f"[red]damaged[/red] {entry['path']}: {entry['why']}", soft_wrap=True)
+    ending = "; run the recipe again to rebuild just these" if told["damaged"] else ""
+    console.print(f"{told['checked']} nodes checked, {len(told['damaged'])} damaged{ending}")
+
+
+def dropped(resolved: Resolved, reason: str, count: int) -> list[JSON]:
+    """The first documents that went: where, why, how they begin, and what they duplicate."""
+    found: list[JSON] = []
+    seen: set[str] = set()
+    for document in _dropped(resolved, resolved.chains[DOMAIN]):
+        seen.add(document["reason"])
+        if reason in ("", document["reason"]):
+            found.append(document)
+        if len(found) == count:
+            break
+    if not found and reason:
+        told = f"; reasons here: {', '.join(sorted(seen))}" if seen else ""
+        raise DaptError(f"no document of {resolved.recipe.name} was dropped for {reason!r}{told}")
+    return found
+
+
+def _dropped(resolved: Resolved, chain: Chain) -> Iterator[JSON]:
+    for shard in chain.shards:
+        for stage in _VERDICT_STAGES:
+            node = shard.nodes[stage]
+            if stands(resolved.store, node.path) is None or not stands(
+                resolved.store, shard.nodes["download"].path
+            ):
+                return
+            columns = ["id", "reason", *(["duplicate_of"] if stage == "dedup" else [])]
+            table = read_table(resolved.store, node.path, columns=["kept", *columns])
+            gone = table.filter(pc.invert(table["kept"])).select(columns).to_pylist()
+            if not gone:
+                continue
+            texts = read_table(resolved.store, shard.nodes["download"].path, columns=["id", "text"])
+            for document in gone:
+                place = pc.index(texts["id"], document["id"]).as_py()
+                yield {
+                    "stage": stage,
+                    "shard": shard.name,
+                    **document,
+                    "text": texts["text"][place].as_py()[:_EXCERPT],
+                }
+
+
+def packed(resolved: Resolved, count: int) -> list[JSON]:
+    """The first packed rows, decoded: their documents and their text."""
+    tokenizer = _tokenizer(resolved)
+    found: list[JSON] = []
+    for shard in resolved.chains[DOMAIN].shards:
+        node = shard.nodes["packing"]
+        if stands(resolved.store, node.path) is None:
+            break
+        for row in read_table(resolved.store, node.path).slice(0, count - len(found)).to_pylist():
+            text = tokenizer.decode(row["input_ids"], skip_special_tokens=False)
+            found.append(
+                {
+                    "shard": shard.name,
+                    "doc_ids": row["doc_ids"],
+                    "doc_starts": row["doc_starts"],
+                    "text": text,
+                }
+            )
+        if len(found) >= count:
+            break
+    return found
+
+
+def _tokenizer(resolved: Resolved) -> Tokenizer:
+    address = tokenizer_of(resolved).address
+    if "node" in address:
+        return Tokenizer.from_str(resolved.store.read(f"{address['node']}/tokenizer.json").decode())
+    return Tokenizer.from_file(f"{address['folder']}/tokenizer.json")
+
+
+def print_found(found: list[JSON], console: Console) -> None:
+    """Documents or rows, one after another."""
+    for entry in found:
+        head = {key: value for key, value in entry.items() if key != "text" and value is not None}
+        console.rule(", ".join(f"{key} {value}" for key, value in head.items()), align="left")
+        console.print(entry["text"], markup=False, highlight=False)
+    if not found:
+        console.print("nothing to show: run the recipe first")
+
+
+def print_outcome(done: JSON, console: Console) -> None:
+    """A run's end for a person: what was made, the scores, where the report is."""
+    table = Table(title=done["recipe"], title_justify="left")
+    for column in ("stage", "stood", "made", "seconds", "documents", "tokens"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for stage, tally in done["stages"].items():
+        documents = f"{tally['documents_in']:,} → {tally['documents_out']:,}" if tally["documents_in"] else ""
+        tokens = f"{tally['tokens']:,}" if tally["tokens"] else ""
+        table.add_row(
+            stage, str(tally["hit"]), str(tally["computed"]), f"{tally['seconds']:,.1f}", documents, tokens
+        )
+    console.print(table)
+    for name, scores in [("base", done["base"])] + [
+        (f"{m['budget']:,} tokens", m["scores"]) for m in done["milestones"]
+    ]:
+        if scores:
+            console.print(f"{name}: {_told(scores)}", highlight=False)
+    if done["report"]:
+        console.print(f"report: {done['report']}", highlight=False, soft_wrap=True)
+
+
+def _told(scores: JSON) -> str:
+    bits = [
+        f"{corpus} {value:.3f} bits per byte"
+        for corpus, value in scores["bits_per_byte"].items()
+        if value is not None
+    ]
+    benchmarks = [f"{name} {s['score']:.3f}" for name, s in scores.items() if name != "bits_per_byte"]
+    return ", ".join(bits + benchmarks) or "nothing was measured"

@@ -1,0 +1,135 @@
+"""What stands on the corpora: the base, a model a milestone, and what is measured on each.
+
+Their fingerprints are known once the corpora stand; until then there is a number of them and no identity.
+"""
+
+from dataclasses import dataclass
+
+import tasks.packing.config as packing
+import tasks.training.config as training
+from flows.chain import DOMAIN, GENERAL, Walk
+from flows.resolve import Resolved
+from tasks.evaluation.config import EvaluatedModel, benchmark_node, held_out_node
+from tasks.report.config import report_node
+from tasks.store.node import Node
+from tasks.store.tokens import format_tokens
+from tasks.tokenization.config import TokenizerRef, trained_tokenizer_of
+from tasks.training.config import Files
+
+BITS = "bits_per_byte"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The base, or the model of a milestone."""
+
+    label: str
+    """`base`, or the milestone as people write it."""
+    node: Node | None
+    """None: a base with weights of its own, which nobody makes here."""
+    files: Files
+
+
+def corpus_nodes(resolved: Resolved, domain: Walk) -> list[Node]:
+    """The corpora of the milestones that the whole shards fill, smallest first."""
+    chain = resolved.chains[DOMAIN]
+    packed = [
+        (shard.nodes["packing"], rows) for shard, rows in zip(chain.shards, domain.amounts, strict=False)
+    ]
+    reached = [
+        budget
+        for budget, sequences in zip(
+            resolved.recipe.budget.milestones, resolved.recipe.sequences, strict=True
+        )
+        if sequences <= sum(domain.amounts)
+    ]
+    return [packing.corpus_node(packed, config=resolved.recipe.packing, budget=budget) for budget in reached]
+
+
+def tokenizer_of(resolved: Resolved) -> TokenizerRef:
+    """The tokenizer, also one that is still to be trained."""
+    if resolved.tokenizer is not None:
+        return resolved.tokenizer
+    return trained_tokenizer_of(resolved.chains[DOMAIN].shards[0].nodes["tokenizer"])
+
+
+def _tokenizer_files(resolved: Resolved) -> Files:
+    tokenizer = tokenizer_of(resolved)
+    return Files(tokenizer.digest, tokenizer.address)
+
+
+def base_model(resolved: Resolved) -> Model:
+    """The model that training starts from; a node where a config without weights is initialised here."""
+    base = resolved.base
+    if resolved.base_path is not None:
+        return Model("base", None, Files(base.model_digest, {"node": resolved.base_path}))
+    given = Files.of_base(base)
+    if base.has_weights:
+        return Model("base", None, given)
+    made = training.base_node(seed=resolved.recipe.seed, model=given, tokenizer=_tokenizer_files(resolved))
+    return Model("base", made, Files.of_node(made))
+
+
+def milestone_models(resolved: Resolved, corpora: list[Node]) -> list[Model]:
+    """The model of each milestone whose corpus is known."""
+    base, tokenizer = base_model(resolved), _tokenizer_files(resolved)
+    found = []
+    for number, corpus in enumerate(corpora):
+        node = training.node(
+            resolved.recipe.training,
+            seed=resolved.recipe.seed,
+            base=base.files,
+            tokenizer=tokenizer,
+            corpora=corpora[: number + 1],
+        )
+        found.append(Model(format_tokens(corpus.reads["budget"]), node, Files.of_node(node)))
+    return found
+
+
+def evaluation_nodes(
+    resolved: Resolved, model: Model, walks: dict[str, Walk], first_corpus: Node
+) -> dict[str, Node]:
+    """What is measured on one model, by name: benchmarks, and `bits_per_byte.domain` and `.general`.
+
+    The domain's slice lies within the first milestone's shards, so that base and all milestones are compared
+    on the same documents.
+    """
+    recipe, tokenizer = resolved.recipe, tokenizer_of(resolved)
+    where = model.files.reads
+    held = tokenizer.address
+    evaluated = EvaluatedModel(
+        digest=model.files.identity,
+        path=where.get("node") or where["folder"],
+        tokenizer_digest=tokenizer.digest,
+        tokenizer_path=held.get("node") or held["folder"],
+        eos_id=tokenizer.eos_id,
+    )
+    found = {
+        name: benchmark_node(recipe.evaluation, name, evaluated) for name in recipe.evaluation.benchmarks
+    }
+    if not recipe.held_out.fraction:
+        return found
+    used = {DOMAIN: len(first_corpus.reads["shards"])}
+    if GENERAL in walks:
+        used[GENERAL] = len(walks[GENERAL].used)
+    for corpus, num_shards in used.items():
+        shards = resolved.chains[corpus].shards[:num_shards]
+        found[f"{BITS}.{corpus}"] = held_out_node(
+            evaluated,
+            [(shard.nodes["download"], shard.nodes["dedup"]) for shard in shards],
+            max_documents=recipe.held_out.max_documents,
+            context=recipe.packing.sequence_length,
+        )
+    return found
+
+
+def report_node_of(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]) -> Node:
+    """The report of a recipe whose corpora all stand: told by all that it tells of."""
+    inputs: dict[str, str] = {}
+    for corpus in corpora:
+        inputs[f"corpus {corpus.reads['budget']}"] = corpus.fingerprint
+    for model in [base_model(resolved), *milestone_models(resolved, corpora)]:
+        inputs[f"model {model.label}"] = model.files.identity
+        for name, unit in evaluation_nodes(resolved, model, walks, corpora[0]).items():
+            inputs[f"{model.label} {name}"] = unit.fingerprint
+    return report_node(resolved.recipe.name, resolved.recipe.digest, inputs)

@@ -1,0 +1,202 @@
+"""What a run came to, read from the store: the same whether anything ran or everything stood."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from flows.chain import DOMAIN, Chain, Walk, walk
+from flows.milestones import (
+    BITS,
+    base_model,
+    corpus_nodes,
+    evaluation_nodes,
+    milestone_models,
+    report_node_of,
+)
+from flows.record import write_record
+from flows.resolve import Resolved
+from tasks.store.config import JSON
+from tasks.store.manifest import Manifest, stands
+from tasks.store.node import Node
+
+LEGS = ("corpus", "train", "evaluate", "report")
+TOLD_UNDER = {"signatures": "dedup", "tokenizer": "tokenization"}
+"""Stages that stand in the store by themselves and are told under another."""
+
+
+def reaches(until: str, leg: str) -> bool:
+    """Whether a run until one leg includes another."""
+    return LEGS.index(until) >= LEGS.index(leg)
+
+
+def walks_of(resolved: Resolved) -> dict[str, Walk]:
+    """How far each corpus stands."""
+    return {corpus: walk(resolved.store, chain) for corpus, chain in resolved.chains.items()}
+
+
+def nodes_of(resolved: Resolved, walks: dict[str, Walk]) -> dict[str, list[Node]]:
+    """Every node the recipe stands on, as far as it is known, by stage and in order.
+
+    Of shards: those in use, and those the budget is expected to need. Of what stands on the corpora: all that
+    is known once they stand.
+    """
+    nodes: dict[str, list[Node]] = {}
+    for corpus, chain in resolved.chains.items():
+        amounts = walks[corpus].amounts
+        reached = len(amounts) if walks[corpus].filled else chain.expected_shards(amounts)
+        for shard in chain.shards[:reached]:
+            for stage, node in shard.nodes.items():
+                nodes.setdefault(chain.stage_name(stage), []).append(node)
+    corpora = corpus_nodes(resolved, walks[DOMAIN])
+    nodes["corpus"] = corpora
+    models = [base_model(resolved), *milestone_models(resolved, corpora)]
+    nodes["base"] = [models[0].node] if models[0].node else []
+    nodes["training"] = [model.node for model in models[1:] if model.node]
+    if len(corpora) == len(resolved.recipe.budget.milestones):
+        units = [evaluation_nodes(resolved, model, walks, corpora[0]) for model in models]
+        nodes["evaluation"] = [unit for of_model in units for unit in of_model.values()]
+        nodes["report"] = [report_node_of(resolved, walks, corpora)]
+    return nodes
+
+
+def save_record(resolved: Resolved) -> None:
+    """Write down what the recipe stands on."""
+    nodes = nodes_of(resolved, walks_of(resolved))
+    write_record(
+        resolved.store,
+        resolved.recipe,
+        revisions=resolved.revisions,
+        versions={node.stage: node.version for of_stage in nodes.values() for node in of_stage},
+        nodes={stage: [node.path for node in of_stage] for stage, of_stage in nodes.items()},
+    )
+
+
+def outcome(resolved: Resolved, until: str, summary: JSON) -> JSON:
+    """The `run --json` object.
+
+    Args:
+        resolved: the recipe on its store.
+        until: the leg that was asked for.
+        summary: `made` (paths of the nodes made by this run), `failed` and `waiting` of a run that failed.
+    """
+    made = set(summary.get("made", []))
+    walks = walks_of(resolved)
+    stages: JSON = {}
+    for corpus, chain in resolved.chains.items():
+        stages |= _data_stages(resolved, chain, walks[corpus], made)
+    corpora = corpus_nodes(resolved, walks[DOMAIN])
+    found = [stands(resolved.store, node.path) for node in corpora]
+    stages["corpus"] = _tally([m for m in found if m], made)
+    milestones = [
+        {
+            "budget": node.reads["budget"],
+            "tokens": node.config["sequences"] * resolved.recipe.packing.sequence_length,
+            "sequences": node.config["sequences"],
+            "corpus": resolved.store.address(node.path),
+            "checkpoint": None,
+            "scores": None,
+        }
+        for node, manifest in zip(corpora, found, strict=True)
+        if manifest
+    ]
+    done: JSON = {"recipe": resolved.recipe.name, "stages": stages, "milestones": milestones, "base": None}
+    done |= {"failed": summary.get("failed", []), "report": None}
+    if milestones and len(milestones) == len(corpora):
+        _add_models(resolved, until, walks, done, made)
+    _add_failures(stages, summary)
+    return done
+
+
+def _data_stages(resolved: Resolved, chain: Chain, done: Walk, made: set[str]) -> JSON:
+    stages: dict[str, list[Manifest]] = {}
+    beside: dict[str, list[Manifest]] = {}
+    for shard in done.used:
+        for stage, manifest in shard.items():
+            if stage in TOLD_UNDER:
+                beside.setdefault(TOLD_UNDER[stage], []).append(manifest)
+            else:
+                stages.setdefault(stage, []).append(manifest)
+    names = [s for s in chain.shards[0].nodes if s not in TOLD_UNDER] if chain.shards else []
+    told: JSON = {}
+    for stage in names:
+        tally = _tally(stages.get(stage, []), made)
+        for manifest in beside.get(stage, []):
+            tally["seconds"] = round(tally["seconds"] + manifest.seconds, 3)
+            tally["peak_rss_bytes"] = max(tally["peak_rss_bytes"], manifest.peak_rss_bytes)
+        told[chain.stage_name(stage)] = tally
+    return told
+
+
+def _tally(manifests: Iterable[Manifest], made: set[str]) -> JSON:
+    """One stage's entry."""
+    all_of = list(manifests)
+    computed = sum(m.path in made for m in all_of)
+    dropped: Counter[str] = Counter()
+    for manifest in all_of:
+        dropped.update(manifest.dropped)
+    return {
+        "hit": len(all_of) - computed,
+        "computed": computed,
+        "failed": 0,
+        "waiting": 0,
+        "seconds": round(sum(m.seconds for m in all_of), 3),
+        "peak_rss_bytes": max((m.peak_rss_bytes for m in all_of), default=0),
+        "documents_in": sum(m.documents_in for m in all_of),
+        "documents_out": sum(m.documents_out for m in all_of),
+        "dropped": dict(dropped),
+        "tokens": sum(m.tokens for m in all_of),
+    }
+
+
+def _add_failures(stages: JSON, summary: JSON) -> None:
+    for key in ("failed", "waiting"):
+        for entry in summary.get(key, []):
+            stages.setdefault(entry["stage"], _tally([], set()))[key] += 1
+
+
+def _add_models(resolved: Resolved, until: str, walks: dict[str, Walk], done: JSON, made: set[str]) -> None:
+    """Trainings, evaluations and the report, as far as they were asked for and stand."""
+    corpora = corpus_nodes(resolved, walks[DOMAIN])
+    models = [base_model(resolved), *milestone_models(resolved, corpora)]
+    trained: list[Manifest] = []
+    measured: list[Manifest] = []
+    for model in models if reaches(until, "train") else []:
+        manifest = stands(resolved.store, model.node.path) if model.node else None
+        entry = done["milestones"][models.index(model) - 1] if model.label != "base" else None
+        if manifest:
+            trained.append(manifest)
+            if entry is not None:
+                entry["checkpoint"] = resolved.store.address(manifest.path)
+        if reaches(until, "evaluate") and (manifest or model.node is None):
+            scores, units = scores_of(resolved, evaluation_nodes(resolved, model, walks, corpora[0]))
+            measured += units
+            if entry is not None:
+                entry["scores"] = scores
+            else:
+                done["base"] = scores
+    if reaches(until, "train"):
+        done["stages"]["training"] = _tally(trained, made)
+        trained_now = sum(m.tokens for m in trained if m.path in made)
+        done["stages"]["training"]["tokens"] = trained_now
+    if reaches(until, "evaluate"):
+        done["stages"]["evaluation"] = _tally(measured, made)
+    if reaches(until, "report"):
+        manifest = stands(resolved.store, report_node_of(resolved, walks, corpora).path)
+        done["stages"]["report"] = _tally([manifest] if manifest else [], made)
+        done["report"] = f"{resolved.store.address(manifest.path)}/report.html" if manifest else None
+
+
+def scores_of(resolved: Resolved, units: dict[str, Node]) -> tuple[JSON, list[Manifest]]:
+    """The scores of a model that stand, and their manifests."""
+    scores: JSON = {BITS: {}}
+    found: list[Manifest] = []
+    for name, unit in units.items():
+        manifest = stands(resolved.store, unit.path)
+        if manifest is None:
+            continue
+        found.append(manifest)
+        kind, _, corpus = name.partition(".")
+        if kind == BITS and corpus:
+            scores[BITS][corpus] = manifest.details["bits_per_byte"]
+        else:
+            scores[name] = manifest.details
+    return scores, found

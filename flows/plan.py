@@ -1,0 +1,287 @@
+"""`dapt plan`: what a run would do, told before anything runs, without Prefect, without changing data.
+
+Each node is a HIT (it stands), a DRIFT (it stands, and its room's code changed since while its VERSION did
+not) or a MISS, with the reason. The nodes of source shards are known; how many shards fill the budget is an
+estimate until they are packed, and what stands on the corpora has no fingerprint until those stand.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.chain import DOMAIN, Chain, Walk, room_of
+from flows.milestones import (
+    Model,
+    base_model,
+    corpus_nodes,
+    evaluation_nodes,
+    milestone_models,
+    report_node_of,
+)
+from flows.outcome import reaches, walks_of
+from flows.reasons import Reasons
+from flows.resolve import Resolved
+from tasks.store.config import JSON
+from tasks.store.fingerprint import source_hash
+from tasks.store.manifest import Manifest, stands
+from tasks.store.node import Node
+from tasks.store.tokens import format_tokens
+from tasks.training.memory import estimate_memory, parameter_count
+
+_SECONDS_PER_MB = {
+    "download": 0.02,
+    "filtering": 0.05,
+    "signatures": 0.04,
+    "dedup": 0.02,
+    "tokenization": 0.7,
+    "packing": 0.02,
+}
+"""Before a stage was ever measured on this store: of one core of a small machine."""
+_DISK_PER_BYTE = 1.1
+"""Bytes the store takes for a byte of text: the text once (zstd), signatures, ids and packed rows."""
+_CPU_FLOPS = 2e10
+_GPU_FLOPS = 2e14
+_EVALUATION_S = 30.0
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A plan being drawn up."""
+
+    resolved: Resolved
+    reasons: Reasons
+    nodes: list[JSON] = field(default_factory=list)
+    bytes_to_read: int = 0
+    tokens_to_make: float = 0.0
+    seconds: float = 0.0
+    disk_bytes: float = 0.0
+
+    def add(
+        self,
+        node: Node | None,
+        stage: str,
+        shard: str,
+        position: int,
+        *,
+        estimated: bool,
+        upstream: list[tuple[str, str]],
+    ) -> Manifest | None:
+        """Tell one node; returns its manifest when it stands."""
+        manifest = stands(self.resolved.store, node.path) if node else None
+        state, reason = "MISS", ""
+        if manifest is not None:
+            drifted = manifest.drift != source_hash(room_of(manifest.stage))
+            state = "DRIFT" if drifted else "HIT"
+            reason = (
+                f"the code of {room_of(manifest.stage)} changed since, its VERSION did not" if drifted else ""
+            )
+        elif node is not None:
+            reason = self.reasons.why(node, stage, position, upstream)
+            upstream.append((stage, reason))
+        else:
+            reason = "stands on a corpus that is not built yet"
+        self.nodes.append(
+            {
+                "stage": stage,
+                "shard": shard,
+                "fingerprint": node.fingerprint if node else None,
+                "state": state,
+                "reason": reason,
+                "estimated": estimated,
+            }
+        )
+        return manifest
+
+
+def make_plan(resolved: Resolved, until: str = "report") -> JSON:
+    """Draw up the plan of a recipe.
+
+    Returns:
+        The `plan --json` object.
+    """
+    draft = _Draft(resolved, Reasons(resolved.store, resolved.recipe, resolved.records))
+    walks = walks_of(resolved)
+    for corpus, chain in resolved.chains.items():
+        _add_shards(draft, chain, walks[corpus].amounts)
+    draft.seconds /= min(resolved.settings.workers, max(1, len(draft.nodes)))
+    _add_models(draft, walks, until)
+    states = Counter(node["state"] for node in draft.nodes)
+    return {
+        "recipe": resolved.recipe.name,
+        "nodes": draft.nodes,
+        "totals": {
+            "hit": states["HIT"] + states["DRIFT"],
+            "miss": states["MISS"],
+            "bytes_to_read": draft.bytes_to_read,
+            "tokens_to_make": round(draft.tokens_to_make),
+            "seconds": round(draft.seconds, 1),
+            "disk_bytes": round(draft.disk_bytes),
+        },
+        "memory": _memory(resolved),
+    }
+
+
+def _add_shards(draft: _Draft, chain: Chain, amounts: list[int]) -> None:
+    """The nodes of the shards that the target is expected to need, and of all others that stand."""
+    expected = chain.expected_shards(amounts)
+    if sum(amounts) >= chain.target:
+        expected = len(amounts)
+    rates = _Rates()
+    length = draft.resolved.recipe.packing.sequence_length
+    for shard in chain.shards:
+        before = len(draft.nodes)
+        upstream: list[tuple[str, str]] = []
+        known = shard.position < len(amounts)
+        for stage, node in shard.nodes.items():
+            manifest = draft.add(
+                node,
+                chain.stage_name(stage),
+                shard.name,
+                shard.position,
+                estimated=not known,
+                upstream=upstream,
+            )
+            if manifest:
+                rates.learn(stage, manifest, shard.text_bytes)
+                continue
+            draft.seconds += rates.seconds(stage, shard.text_bytes)
+            if stage == "download":
+                draft.bytes_to_read += shard.read_bytes
+                draft.disk_bytes += shard.text_bytes * _DISK_PER_BYTE
+            if stage == "packing":
+                draft.tokens_to_make += length * chain.rate(amounts) * shard.text_bytes
+        if shard.position >= expected:
+            added = draft.nodes[before:]
+            draft.nodes[before:] = [node for node in added if node["state"] != "MISS"]
+            if not any(node["state"] != "MISS" for node in added):
+                break
+
+
+class _Rates:
+    """Seconds a byte of each stage, from the manifests that stand."""
+
+    def __init__(self) -> None:
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._bytes: defaultdict[str, int] = defaultdict(int)
+
+    def learn(self, stage: str, manifest: Manifest, text_bytes: int) -> None:
+        self._seconds[stage] += manifest.seconds
+        self._bytes[stage] += text_bytes
+
+    def seconds(self, stage: str, text_bytes: int) -> float:
+        if self._bytes[stage]:
+            return self._seconds[stage] / self._bytes[stage] * text_bytes
+        return _SECONDS_PER_MB.get(stage, 0.0) * text_bytes / 1e6
+
+
+def _add_models(draft: _Draft, walks: dict[str, Walk], until: str) -> None:
+    """Corpora, trainings, evaluations and the report."""
+    resolved, recipe = draft.resolved, draft.resolved.recipe
+    corpora = corpus_nodes(resolved, walks[DOMAIN])
+    labels = [format_tokens(budget) for budget in recipe.budget.milestones]
+    known: list[Node | None] = [*corpora, *[None] * (len(labels) - len(corpora))]
+    for number, (label, corpus) in enumerate(zip(labels, known, strict=True)):
+        draft.add(corpus, "corpus", label, number, estimated=corpus is None, upstream=[])
+    if not reaches(until, "train"):
+        return
+    models = {model.label: model for model in [base_model(resolved), *milestone_models(resolved, corpora)]}
+    base = models["base"]
+    if (
+        base.node is not None
+        and draft.add(base.node, "training", "base", 0, estimated=False, upstream=[]) is None
+    ):
+        draft.seconds += _EVALUATION_S
+    for number, label in enumerate(labels):
+        model = models.get(label)
+        upstream: list[tuple[str, str]] = []
+        found = draft.add(
+            model.node if model else None,
+            "training",
+            label,
+            number,
+            estimated=model is None,
+            upstream=upstream,
+        )
+        if found is None:
+            draft.seconds += _training_seconds(resolved, recipe.sequences[number])
+            draft.disk_bytes += 20 * parameter_count(resolved.base.config)
+    if not reaches(until, "evaluate"):
+        return
+    _add_evaluations(draft, walks, models, corpora, ["base", *labels])
+    if reaches(until, "report"):
+        whole = len(corpora) == len(labels)
+        report = report_node_of(resolved, walks, corpora) if whole else None
+        draft.add(report, "report", recipe.name, 0, estimated=report is None, upstream=[])
+
+
+def _add_evaluations(
+    draft: _Draft, walks: dict[str, Walk], models: dict[str, Model], corpora: list[Node], labels: list[str]
+) -> None:
+    resolved, recipe = draft.resolved, draft.resolved.recipe
+    for label in labels:
+        units: dict[str, Node | None]
+        if label in models and corpora:
+            units = {**evaluation_nodes(resolved, models[label], walks, corpora[0])}
+        else:
+            names = list(recipe.evaluation.benchmarks)
+            names += (
+                [f"bits_per_byte.{corpus}" for corpus in resolved.chains] if recipe.held_out.fraction else []
+            )
+            units = dict.fromkeys(names, None)
+        for name, unit in units.items():
+            if (
+                draft.add(unit, "evaluation", f"{label} {name}", 0, estimated=unit is None, upstream=[])
+                is None
+            ):
+                draft.seconds += _EVALUATION_S
+
+
+def _training_seconds(resolved: Resolved, sequences: int) -> float:
+    """By 6 N floating-point operations a token: a guess until a training was measured."""
+    flops = _GPU_FLOPS if resolved.settings.has_gpu else _CPU_FLOPS
+    tokens = sequences * resolved.recipe.packing.sequence_length * resolved.recipe.training.epochs
+    return 10 + 6 * parameter_count(resolved.base.config) * tokens / (flops * resolved.settings.ranks)
+
+
+def _memory(resolved: Resolved) -> JSON:
+    recipe = resolved.recipe
+    return estimate_memory(
+        resolved.base.config, recipe.training, recipe.packing.sequence_length, resolved.settings.ranks
+    )
+
+
+def print_plan(plan: JSON, console: Console) -> None:
+    """The plan for a person: a line a stage, what misses and why, the totals."""
+    table = Table(title=f"plan of {plan['recipe']}", title_justify="left")
+    for column in ("stage", "stand", "to make", "why"):
+        table.add_column(column, justify="right" if column in ("stand", "to make") else "left")
+    stages: dict[str, list[JSON]] = {}
+    for node in plan["nodes"]:
+        stages.setdefault(node["stage"], []).append(node)
+    for stage, nodes in stages.items():
+        states = Counter(node["state"] for node in nodes)
+        reasons = Counter(node["reason"] for node in nodes if node["reason"])
+        told = "; ".join(f"{reason} ({n})" if n > 1 else reason for reason, n in reasons.most_common(3))
+        drift = f" ({states['DRIFT']} DRIFT)" if states["DRIFT"] else ""
+        about = "~" if any(n["estimated"] for n in nodes if n["state"] == "MISS") else ""
+        missing = f"{about}{states['MISS']}" if states["MISS"] else "0"
+        table.add_row(stage, f"{states['HIT'] + states['DRIFT']}{drift}", missing, told)
+    console.print(table)
+    totals, memory = plan["totals"], plan["memory"]
+    console.print(
+        f"{totals['hit']} nodes stand, {totals['miss']} to make: "
+        f"read {totals['bytes_to_read'] / 1e6:,.0f} MB, "
+        f"make about {totals['tokens_to_make']:,} tokens, {totals['disk_bytes'] / 1e6:,.0f} MB on disk, "
+        f"about {totals['seconds']:,.0f} s",
+        highlight=False,
+    )
+    told = ", ".join(
+        f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}" for key, value in memory.items()
+    )
+    console.print(f"memory a rank: {told}", highlight=False)
+    if any(node["estimated"] for node in plan["nodes"]):
+        console.print(
+            "~ an estimate: how many shards fill the budget is known once they are packed", highlight=False
+        )

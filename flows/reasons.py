@@ -1,0 +1,79 @@
+"""Why a node is missing, by comparison with the last different run of the same recipe."""
+
+from flows.recipe import Recipe
+from flows.record import Record
+from tasks.store.config import JSON
+from tasks.store.manifest import NAME, why_damaged
+from tasks.store.node import Node
+from tasks.store.paths import Store
+from tasks.store.shard import read_failure
+
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "download": ("download",),
+    "filtering": ("filtering",),
+    "signatures": ("dedup",),
+    "dedup": ("dedup", "held_out"),
+    "tokenizer": ("tokenization",),
+    "tokenization": ("tokenization",),
+    "packing": ("packing",),
+    "corpus": ("budget",),
+    "training": ("training",),
+    "evaluation": ("evaluation",),
+}
+"""Sections of the recipe that shape a stage."""
+
+_WHERE = frozenset({"files", "dataset", "shard_bytes"})
+"""Fields of a source that say where text lies or how it is cut: what they change shows as new shards."""
+
+
+class Reasons:
+    """Tells why nodes of one recipe are missing."""
+
+    def __init__(self, store: Store, recipe: Recipe, records: list[Record]) -> None:
+        self._store = store
+        self._recipe: JSON = recipe.model_dump(mode="json")
+        self._before = next((r for r in records if r.digest != recipe.digest), None)
+
+    def why(self, node: Node, stage: str, position: int, upstream: list[tuple[str, str]]) -> str:
+        """The reason of a miss.
+
+        Args:
+            node: what is missing.
+            stage: its name as the plan tells it ("general:dedup").
+            position: of its shard.
+            upstream: (stage, reason) of the nodes of this shard that come before it and are missing.
+        """
+        failure = read_failure(self._store, node)
+        if failure is not None:
+            return f"failed before: {failure['error'].splitlines()[0]}"
+        if self._store.size(f"{node.path}/{NAME}") is not None:
+            return f"damaged: {why_damaged(self._store, node.path)}"
+        changed = self.changed_fields(node.stage, general=stage.startswith("general:"))
+        before = self._before.nodes.get(stage, []) if self._before else []
+        if position >= len(before):
+            return "new shard" if self._before else "not made yet"
+        if changed:
+            return ", ".join(changed)
+        if self._before and node.version != self._before.versions.get(node.stage, node.version):
+            return f"{node.stage} VERSION {self._before.versions[node.stage]} → {node.version}"
+        if before[position] == node.path:
+            return "not made yet"
+        told = next((f"{name} ({reason})" for name, reason in upstream), "what it reads changed")
+        return told if told == "what it reads changed" else f"follows {told}"
+
+    def changed_fields(self, stage: str, *, general: bool) -> list[str]:
+        """`filtering.min_lines: 3 → 12`, for each field of a stage's sections that differs."""
+        if self._before is None:
+            return []
+        found = []
+        sections = ("general",) if general and stage == "download" else SECTIONS.get(stage, ())
+        for section in sections:
+            old, new = self._before.recipe.get(section) or {}, self._recipe.get(section) or {}
+            for field in sorted(old.keys() | new.keys()):
+                if old.get(field) != new.get(field) and field not in _WHERE:
+                    found.append(f"{section}.{field}: {_told(old.get(field))} → {_told(new.get(field))}")
+        return found
+
+
+def _told(value: object) -> str:
+    return "absent" if value is None else str(value)

@@ -1,0 +1,189 @@
+"""The recipe: what to build. A frozen composition of the stage configs, the first parameter of every flow.
+
+`load_recipe` reads TOML, applies `--set` overrides, makes relative paths absolute (relative to the recipe's
+file) and answers mistakes with one line an error: the field, what was found, what was expected.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from tasks.dedup.config import DedupConfig, HeldOutConfig
+from tasks.download.config import SourceConfig
+from tasks.evaluation.config import EvaluationConfig
+from tasks.filtering.config import FilteringConfig
+from tasks.packing.config import PackingConfig
+from tasks.store.config import JSON, StageConfig
+from tasks.store.errors import RecipeError
+from tasks.store.fingerprint import canonical_json, combined_digest
+from tasks.store.tokens import Tokens, format_tokens
+from tasks.tokenization.config import TokenizationConfig
+from tasks.training.config import TrainingConfig
+
+RECIPE_REFERENCE = "recipe:"
+
+
+class BudgetConfig(StageConfig):
+    """How many tokens of the domain."""
+
+    milestones: list[Tokens] = Field(min_length=1)
+    """Tokens after packing, growing; each is trained and evaluated."""
+
+    @model_validator(mode="after")
+    def _growing(self) -> Self:
+        for smaller, larger in zip(self.milestones, self.milestones[1:], strict=False):
+            if larger <= smaller:
+                told = ", ".join(map(format_tokens, self.milestones))
+                raise ValueError(f"milestones must grow, found {told}; order them and leave doubles out")
+        return self
+
+
+class GeneralConfig(SourceConfig):
+    """Text like the base model's own: its held-out slice measures forgetting."""
+
+    replay_fraction: float = Field(0.0, ge=0.0, le=0.0)
+    """Share of general sequences mixed into training. Only 0 (measured, not replayed) is available."""
+
+
+class Recipe(StageConfig):
+    """What to build, from the source to the report."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Lower-case letters, digits and hyphens; names deployments and records, never an identity."""
+    seed: int = Field(17, ge=0)
+    """Of training, and of a base model that is initialised here."""
+    budget: BudgetConfig
+    download: SourceConfig
+    filtering: FilteringConfig = FilteringConfig()
+    dedup: DedupConfig = DedupConfig()
+    tokenization: TokenizationConfig = TokenizationConfig()
+    packing: PackingConfig = PackingConfig()
+    held_out: HeldOutConfig = HeldOutConfig()
+    general: GeneralConfig | None = None
+    training: TrainingConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _milestones_hold_a_batch(self) -> Self:
+        before = 0
+        for budget, sequences in zip(self.budget.milestones, self.sequences, strict=True):
+            if sequences - before < self.training.global_batch_sequences:
+                raise ValueError(
+                    f"budget.milestones: {format_tokens(budget)} adds {sequences - before} sequences of "
+                    f"{self.packing.sequence_length} tokens, less than one global batch of "
+                    f"training.global_batch_sequences = {self.training.global_batch_sequences}; "
+                    "raise the milestone or lower the batch"
+                )
+            before = sequences
+        return self
+
+    @property
+    def sequences(self) -> list[int]:
+        """Sequences of each milestone's corpus: ceil(tokens / sequence_length)."""
+        return [-(-budget // self.packing.sequence_length) for budget in self.budget.milestones]
+
+    @property
+    def digest(self) -> str:
+        """What this recipe's record is called: a digest of everything in it."""
+        return combined_digest([canonical_json(self.model_dump(mode="json"))])
+
+
+def load_recipe(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        file: a TOML file.
+        overrides: `training.learning_rate=2e-4`: a dotted path and a TOML value (a bare word is a string).
+
+    Raises:
+        RecipeError: one line an error.
+    """
+    path = Path(file).expanduser().absolute()
+    try:
+        body: JSON = tomllib.loads(path.read_text())
+    except FileNotFoundError as err:
+        raise RecipeError(f"there is no recipe {file}; `dapt init MODEL DATA` writes one") from err
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as err:
+        raise RecipeError(f"{file} cannot be read as TOML: {err}") from err
+    for override in overrides:
+        _apply(body, override)
+    try:
+        recipe = Recipe.model_validate(body)
+    except ValidationError as err:
+        raise RecipeError("\n".join(_told(str(file), error) for error in err.errors())) from err
+    return _absolute(recipe, path.parent)
+
+
+def _apply(body: JSON, override: str) -> None:
+    field, equals, text = override.partition("=")
+    if not equals or not field.strip():
+        raise RecipeError(f"--set {override!r}: expected field=value, such as training.learning_rate=2e-4")
+    try:
+        value: object = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *sections, name = field.strip().split(".")
+    place = body
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise RecipeError(f"--set {override!r}: {section} is a value, expected a section")
+    place[name] = value
+
+
+def _told(file: str, error: Any) -> str:
+    """One line for one of pydantic's errors."""
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = _fields_of(error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
+        return f"{file}: {where}: there is no such key{hint}"
+    if error["type"] == "missing":
+        return f"{file}: {where}: is missing and has no default"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    found = error["input"]
+    told = "" if isinstance(found, dict | BaseModel) or repr(found) in message else f" (found {found!r})"
+    return f"{file}: {where + ': ' if where else ''}{message[:1].lower() + message[1:]}{told}"
+
+
+def _fields_of(location: tuple[Any, ...]) -> list[str]:
+    model: type[BaseModel] | None = Recipe
+    for part in location:
+        field = model.model_fields.get(part) if model is not None else None
+        if field is None:
+            return []
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
+    return sorted(model.model_fields) if model is not None else []
+
+
+def _absolute(recipe: Recipe, folder: Path) -> Recipe:
+    """Paths made absolute, so that a recipe means the same wherever it runs."""
+    changes: JSON = {"download": _absolute_source(recipe.download, folder)}
+    if recipe.general is not None:
+        changes["general"] = _absolute_source(recipe.general, folder)
+    base = _absolute_model(recipe.training.base_model, folder)
+    changes["training"] = recipe.training.model_copy(update={"base_model": base})
+    tokenizer = _absolute_model(recipe.tokenization.tokenizer, folder)
+    changes["tokenization"] = recipe.tokenization.model_copy(update={"tokenizer": tokenizer})
+    return recipe.model_copy(update=changes)
+
+
+def _absolute_source(source: SourceConfig, folder: Path) -> SourceConfig:
+    files = [glob if "://" in glob else str(folder / Path(glob).expanduser()) for glob in source.files]
+    return source.model_copy(update={"files": files})
+
+
+def _absolute_model(reference: str, folder: Path) -> str:
+    """A folder beside the recipe, an absolute path, another recipe; all else is a Hub id."""
+    if reference.startswith(RECIPE_REFERENCE):
+        return RECIPE_REFERENCE + str((folder / reference.removeprefix(RECIPE_REFERENCE)).resolve())
+    local = folder / Path(reference).expanduser()
+    if reference and (reference.startswith((".", "/", "~")) or local.exists()):
+        return str(local.resolve())
+    return reference

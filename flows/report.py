@@ -1,0 +1,245 @@
+"""The report of a recipe: facts collected from manifests, told by tasks/report."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+from prefect import flow
+
+from flows.chain import DOMAIN, GENERAL, Walk, room_of
+from flows.milestones import (
+    BITS,
+    Model,
+    base_model,
+    corpus_nodes,
+    evaluation_nodes,
+    milestone_models,
+    report_node_of,
+)
+from flows.outcome import TOLD_UNDER, scores_of, walks_of
+from flows.recipe import Recipe
+from flows.resolve import Resolved, resolve
+from tasks.download.config import SourceConfig
+from tasks.evaluation.statistics import Difference, paired_accuracy, paired_bits_per_byte
+from tasks.report.task import write_report
+from tasks.settings import Settings
+from tasks.store.config import JSON
+from tasks.store.errors import DaptError
+from tasks.store.fingerprint import source_hash
+from tasks.store.manifest import Manifest, read_manifest, stands
+from tasks.store.node import Node
+from tasks.store.shard import read_table
+from tasks.store.tokens import format_tokens
+
+_LIBRARIES = ("daptflow", "torch", "transformers", "deepspeed", "lm_eval", "tokenizers", "pyarrow", "prefect")
+_FEWEST_PAIRS = 2
+_BOOTSTRAP_SEED = 17
+
+
+@flow(name="report", flow_run_name="report {recipe.name}", persist_result=False)
+def write_recipe_report(recipe: Recipe) -> JSON:
+    """Write the report, unless it stands.
+
+    Returns:
+        `{"made": [node path]}`, empty when it stood.
+
+    Raises:
+        DaptError: it could not be written; `.summary` says so.
+    """
+    resolved = resolve(recipe, Settings())
+    walks = walks_of(resolved)
+    corpora = corpus_nodes(resolved, walks[DOMAIN])
+    node = report_node_of(resolved, walks, corpora)
+    if stands(resolved.store, node.path):
+        return {"made": []}
+    told = f"work/report/{node.fingerprint}.json"
+    resolved.store.write(told, json.dumps(report_facts(resolved, walks, corpora)).encode())
+    try:
+        with_facts = node.model_copy(update={"reads": {"facts": told}})
+        write_report(resolved.store.root, with_facts.model_dump(mode="json"), recipe.name)
+    except DaptError as err:
+        err.summary = {"made": [], "failed": [{"stage": "report", "shard": recipe.name, "error": str(err)}]}
+        raise
+    resolved.store.remove(told)
+    return {"made": [node.path]}
+
+
+def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]) -> JSON:
+    """`ReportFacts` as plain JSON."""
+    recipe = resolved.recipe
+    base, *models = [base_model(resolved), *milestone_models(resolved, corpora)]
+    base_units = evaluation_nodes(resolved, base, walks, corpora[0])
+    base_scores, base_manifests = _scores(resolved, base_units)
+    return {
+        "recipe": {
+            "name": recipe.name,
+            "seed": recipe.seed,
+            "base_model": recipe.training.base_model,
+            "dataset": _described(recipe.download),
+            "general": _described(recipe.general) if recipe.general else None,
+        },
+        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "machine": {
+            "platform": platform.platform(),
+            "cpu_count": os.cpu_count() or 1,
+            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "devices": [],
+        },
+        "funnel": [fact for corpus in walks for fact in _funnel(resolved, corpus, walks[corpus])],
+        "base": {"scores": base_scores, "evaluation_seconds": sum(m.seconds for m in base_manifests)},
+        "milestones": [
+            _milestone(
+                resolved, model, corpus, base_units, evaluation_nodes(resolved, model, walks, corpora[0])
+            )
+            for model, corpus in zip(models, corpora, strict=True)
+        ],
+        "sources": [
+            {
+                "name": _described(
+                    recipe.download if corpus == DOMAIN or recipe.general is None else recipe.general
+                ),
+                "corpus": corpus,
+                "revision": source.revision or None,
+                "files": source.num_files,
+                "bytes": sum(shard.text_bytes for shard in source.shards),
+                "notes": source.notes,
+            }
+            for corpus, source in resolved.sources.items()
+        ],
+        "lineage": _lineage(resolved, [base, *models], corpora),
+    }
+
+
+def _described(source: SourceConfig) -> str:
+    """A source in words."""
+    if source.dataset:
+        return f"{source.dataset} {source.subset}".strip()
+    if source.source:
+        of = ", ".join(source.packages) or source.subset
+        return f"{source.source} of {'the standard library' if source.subset == 'stdlib' else of}"
+    return ", ".join(source.files)
+
+
+def _funnel(resolved: Resolved, corpus: str, walked: Walk) -> list[JSON]:
+    stages: dict[str, list[Manifest]] = {}
+    beside: dict[str, list[Manifest]] = {}
+    for shard in walked.used:
+        for stage, manifest in shard.items():
+            place = beside if stage in TOLD_UNDER else stages
+            place.setdefault(TOLD_UNDER.get(stage, stage), []).append(manifest)
+    return [_stage(stage, corpus, found, beside.get(stage, [])) for stage, found in stages.items()]
+
+
+def _stage(stage: str, corpus: str, found: list[Manifest], beside: list[Manifest]) -> JSON:
+    dropped: Counter[str] = Counter()
+    for manifest in found:
+        dropped.update(manifest.dropped)
+    return {
+        "stage": stage,
+        "corpus": corpus,
+        "documents_in": sum(m.documents_in for m in found),
+        "documents_out": sum(m.documents_out for m in found),
+        "dropped": dict(dropped),
+        "text_bytes_in": _summed(found, "text_bytes_in"),
+        "text_bytes_out": _summed(found, "text_bytes_out"),
+        "tokens": sum(m.tokens for m in found),
+        "shards": len(found),
+        "seconds": sum(m.seconds for m in [*found, *beside]),
+        "peak_rss_bytes": max(m.peak_rss_bytes for m in [*found, *beside]),
+    }
+
+
+def _summed(found: Iterable[Manifest], key: str) -> int | None:
+    values = [m.details[key] for m in found if isinstance(m.details.get(key), int)]
+    return sum(values) if values else None
+
+
+def _scores(resolved: Resolved, units: dict[str, Node]) -> tuple[JSON, list[Manifest]]:
+    """Scores with all that is told of them, as the report reads them."""
+    scores, manifests = scores_of(resolved, units)
+    for name, unit in units.items():
+        kind, _, corpus = name.partition(".")
+        if kind == BITS and corpus and scores[BITS].get(corpus) is not None:
+            manifest = read_manifest(resolved.store, unit.path)
+            scores[BITS][corpus] = manifest.details if manifest else None
+    return scores, manifests
+
+
+def _milestone(
+    resolved: Resolved, model: Model, corpus: Node, base_units: dict[str, Node], units: dict[str, Node]
+) -> JSON:
+    trained = read_manifest(resolved.store, model.node.path) if model.node else None
+    assert trained is not None, "a report is written when its models stand"
+    scores, manifests = _scores(resolved, units)
+    details = trained.details
+    return {
+        "budget": corpus.reads["budget"],
+        "tokens": corpus.config["sequences"] * resolved.recipe.packing.sequence_length,
+        "sequences": corpus.config["sequences"],
+        "shards": len(corpus.reads["shards"]),
+        "steps": details["steps"],
+        "tokens_trained": trained.tokens,
+        "sequences_left_out": details["sequences_left_out"],
+        "curve": details["curve"],
+        "seconds": trained.seconds,
+        "tokens_per_s": details["tokens_per_s"],
+        "ranks": trained.how.get("ranks", 1),
+        "peak_rss_bytes": trained.peak_rss_bytes,
+        "checkpoint": resolved.store.address(trained.path),
+        "scores": scores,
+        "deltas": _deltas(resolved, base_units, units),
+        "evaluation_seconds": sum(m.seconds for m in manifests),
+    }
+
+
+def _deltas(resolved: Resolved, base_units: dict[str, Node], units: dict[str, Node]) -> JSON:
+    """Paired differences against the base, by metric, where both sides were measured."""
+    found: JSON = {}
+    for name, unit in units.items():
+        tables = [_items(resolved, node) for node in (base_units[name], unit)]
+        compared = _compared(name, *tables)
+        if compared is not None:
+            found[name] = {"difference": compared.difference, "low": compared.low, "high": compared.high}
+    return found
+
+
+def _items(resolved: Resolved, unit: Node) -> pa.Table | None:
+    """What a unit logged, an item a row."""
+    return read_table(resolved.store, unit.path) if stands(resolved.store, unit.path) else None
+
+
+def _compared(name: str, base: pa.Table | None, adapted: pa.Table | None) -> Difference | None:
+    """A milestone against the base on the same items, in the same order; None where that cannot be said."""
+    if base is None or adapted is None or len(base) < _FEWEST_PAIRS:
+        return None
+    key = "id" if name.startswith(f"{BITS}.") else "doc_hash"
+    if not base[key].equals(adapted[key]):
+        return None
+    if key == "id":
+        sizes = base["bytes"].to_numpy()
+        generator = np.random.default_rng(_BOOTSTRAP_SEED)
+        return paired_bits_per_byte(
+            base["nats"].to_numpy(), adapted["nats"].to_numpy(), sizes, generator=generator
+        )
+    column = "correct" if base["correct_norm"].null_count else "correct_norm"
+    first, second = (table[column].to_numpy(zero_copy_only=False) for table in (base, adapted))
+    return paired_accuracy(first.astype(bool), second.astype(bool))
+
+
+def _lineage(resolved: Resolved, models: list[Model], corpora: list[Node]) -> JSON:
+    fingerprints = {f"corpus {format_tokens(c.reads['budget'])}": c.fingerprint for c in corpora}
+    fingerprints |= {f"model {model.label}": model.files.identity for model in models}
+    stages = [*resolved.chains[DOMAIN].shards[0].nodes, "training", "evaluation", "report"]
+    return {
+        "generated_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "fingerprints": fingerprints,
+        "config": resolved.recipe.model_dump(mode="json"),
+        "drift": {room: source_hash(room) for room in dict.fromkeys(map(room_of, stages))},
+        "environment": {"python": platform.python_version(), "general": GENERAL in resolved.chains},
+    }

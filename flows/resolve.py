@@ -1,0 +1,136 @@
+"""A recipe meets a store: its sources listed, its models found, its nodes named. Nothing is computed here."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.chain import DOMAIN, GENERAL, Chain, domain_chain, general_chain
+from flows.recipe import RECIPE_REFERENCE, Recipe, load_recipe
+from flows.record import Record, read_record, read_records
+from tasks.download.config import SourceConfig
+from tasks.download.digests import DigestMemory
+from tasks.download.source import Source, list_source
+from tasks.settings import Settings
+from tasks.store.errors import RecipeError
+from tasks.store.manifest import stands
+from tasks.store.models import ModelFiles, require_vocabulary, resolve_model
+from tasks.store.paths import Store
+from tasks.tokenization.config import TokenizerRef, tokenizer_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A recipe with everything that can be known of it before it runs."""
+
+    recipe: Recipe
+    store: Store
+    settings: Settings
+    sources: dict[str, Source]
+    chains: dict[str, Chain]
+    base: ModelFiles
+    base_path: str | None
+    """Where in the store the base stands as a node, when it is one (`recipe:...`)."""
+    tokenizer: TokenizerRef | None
+    """None: trained on the first shard."""
+    records: list[Record]
+    """Of earlier runs under the same name, the newest first."""
+
+    @property
+    def revisions(self) -> dict[str, str]:
+        """Commits of the Hub sources, by corpus."""
+        return {corpus: source.revision for corpus, source in self.sources.items() if source.revision}
+
+
+_held: dict[str, Resolved] = {}
+
+
+@contextlib.contextmanager
+def held(resolved: Resolved) -> Iterator[Resolved]:
+    """Have `resolve` answer with this for a while: a flow and those it calls see one listing."""
+    _held[resolved.recipe.digest] = resolved
+    try:
+        yield resolved
+    finally:
+        del _held[resolved.recipe.digest]
+
+
+def resolve(recipe: Recipe, settings: Settings, *, update: bool = False) -> Resolved:
+    """Find what a recipe names.
+
+    Args:
+        recipe: what to build.
+        settings: where.
+        update: let a moving source revision move; else the one of the newest record is kept.
+
+    Raises:
+        DaptError: a source, tokenizer or model cannot be found, or they do not fit each other.
+    """
+    if recipe.digest in _held:
+        return _held[recipe.digest]
+    store = Store(settings.store)
+    records = read_records(store, recipe.name)
+    base, base_path = _base(recipe, store)
+    tokenizer = _tokenizer(recipe, base, base_path)
+    digests = DigestMemory(store)
+    sources = {DOMAIN: _list(DOMAIN, recipe.download, records, digests, update=update)}
+    if recipe.general is not None:
+        sources[GENERAL] = _list(GENERAL, recipe.general, records, digests, update=update)
+    digests.save()
+    chains = {DOMAIN: domain_chain(recipe, sources[DOMAIN].shards, tokenizer)}
+    if recipe.general is not None:
+        chains[GENERAL] = general_chain(recipe, sources[GENERAL].shards)
+    return Resolved(recipe, store, settings, sources, chains, base, base_path, tokenizer, records)
+
+
+def _list(
+    corpus: str, config: SourceConfig, records: list[Record], digests: DigestMemory, *, update: bool
+) -> Source:
+    pinned = next((r.revisions[corpus] for r in records if _same_source(r, corpus, config)), "")
+    if pinned and not config.revision and not update:
+        config = config.model_copy(update={"revision": pinned})
+    source = list_source(config, folder=Path.cwd(), digests=digests)
+    for note in source.notes:
+        logger.warning("%s", note)
+    return source
+
+
+def _same_source(record: Record, corpus: str, config: SourceConfig) -> bool:
+    section = record.recipe.get("download" if corpus == DOMAIN else "general") or {}
+    here = config.model_dump(mode="json")
+    return corpus in record.revisions and all(
+        section.get(k) == here[k] for k in ("dataset", "subset", "split")
+    )
+
+
+def _base(recipe: Recipe, store: Store) -> tuple[ModelFiles, str | None]:
+    """The base model's files; the last model of another recipe must stand."""
+    reference = recipe.training.base_model
+    if not reference.startswith(RECIPE_REFERENCE):
+        return resolve_model(reference, folder=Path.cwd(), weights=False), None
+    other = reference.removeprefix(RECIPE_REFERENCE)
+    wanted = load_recipe(other)
+    record = read_record(store, wanted)
+    trained = record.nodes.get("training", []) if record else []
+    path = trained[-1] if len(trained) == len(wanted.budget.milestones) else None
+    if path is None or stands(store, path) is None:
+        raise RecipeError(
+            f"training.base_model: the last model of {other} does not stand in {store.root}; "
+            f"run `dapt run {other}` first"
+        )
+    return resolve_model(store.address(path), folder=Path.cwd(), weights=False), path
+
+
+def _tokenizer(recipe: Recipe, base: ModelFiles, base_path: str | None) -> TokenizerRef | None:
+    """The tokenizer, checked against the base's embedding before anything is spent."""
+    if recipe.tokenization.train_vocab_size:
+        require_vocabulary(recipe.tokenization.train_vocab_size, base)
+        return None
+    name = recipe.tokenization.tokenizer
+    files = resolve_model(name, folder=Path.cwd(), weights=False) if name else base
+    tokenizer = tokenizer_of(files)
+    require_vocabulary(tokenizer.vocab_size, base)
+    return tokenizer
