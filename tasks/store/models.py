@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import httpx
+import httpx2
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -138,7 +138,7 @@ def _local(reference: str, place: Path) -> ModelFiles:
 def _hub(reference: str, place: Path, revision: str, *, weights: bool) -> ModelFiles:
     try:
         info = HfApi().model_info(reference, revision=revision or None, files_metadata=True)
-    except (OfflineModeIsEnabled, httpx.TransportError) as err:
+    except (OfflineModeIsEnabled, httpx2.TransportError) as err:
         return _cached(reference, place, revision, err, weights=weights)
     except GatedRepoError as err:
         raise SourceError(
@@ -163,7 +163,7 @@ def _fetched(reference: str, info: ModelInfo, *, weights: bool) -> ModelFiles:
     fetch = sorted(small | heavy if weights else small)
     try:
         place = Path(snapshot_download(reference, revision=info.sha, allow_patterns=fetch))
-    except (HfHubHTTPError, httpx.TransportError, LocalEntryNotFoundError, OfflineModeIsEnabled) as err:
+    except (HfHubHTTPError, httpx2.TransportError, LocalEntryNotFoundError, OfflineModeIsEnabled) as err:
         raise TransientError(f"{reference} could not be fetched from the Hub: {err}") from err
     files: dict[str, str] = {}
     for name in sorted(small & (TOKENIZER_FILES | _CONFIGS | _weights_of(sizes)) | heavy):

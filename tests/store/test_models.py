@@ -4,8 +4,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
+from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from tasks.store import models
@@ -149,7 +150,7 @@ def test_the_hub_gives_weights_only_when_asked_and_their_digest_always(hub: Hub,
 
 @pytest.mark.parametrize(
     ("fault", "kind"),
-    [(OfflineModeIsEnabled("offline"), SourceError), (httpx.ConnectError("no route"), TransientError)],
+    [(OfflineModeIsEnabled("offline"), SourceError), (httpx2.ConnectError("no route"), TransientError)],
 )
 def test_a_hub_that_cannot_be_asked_names_the_reference(
     hub: Hub, tmp_path: Path, fault: Exception, kind: type[SourceError]
@@ -158,6 +159,15 @@ def test_a_hub_that_cannot_be_asked_names_the_reference(
     with pytest.raises(kind, match="'owner/name': there is no folder") as caught:
         resolve_model("owner/name", folder=tmp_path, weights=False)
     assert type(caught.value) is kind
+
+
+def test_a_refused_connection_is_the_networks_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hub's real client: it moved from httpx to httpx2 once, and took its exceptions along."""
+    monkeypatch.setattr(models, "HfApi", lambda: HfApi(endpoint="http://127.0.0.1:9"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(TransientError, match="nor does its local cache hold it"):
+        resolve_model("owner/not-in-any-cache", folder=tmp_path, weights=False)
 
 
 def test_offline_the_cache_serves_and_an_unknown_digest_is_not_made_up(hub: Hub, tmp_path: Path) -> None:
