@@ -69,6 +69,7 @@ def expand(entry: str, folder: Path) -> list[str]:
     address = absolute(entry, folder)
     fs, path = filesystem(address)
     with told(address):
+        fs.invalidate_cache()  # a process that lives for days lists again
         if fs.isfile(path):
             return [address]
         if fs.isdir(path):
@@ -103,6 +104,44 @@ def info(address: str) -> dict[str, Any]:
         return dict(fs.info(path))
 
 
+def object_digest(url: str) -> tuple[str, int]:
+    """What stands for an object's contents, a version id or else its ETag; and its size.
+
+    Raises:
+        SourceError: it is not there, or its host tells neither.
+        TransientError: the network failed.
+    """
+    facts = info(url)
+    size = int(facts.get("size") or 0)
+    version = facts.get("VersionId") or facts.get("version_id") or facts.get("generation")
+    if version and version != "null":
+        return f"version:{version}", size
+    etag = facts.get("ETag") or facts.get("etag") or facts.get("md5Hash") or facts.get("Content-MD5")
+    if etag:
+        return f"etag:{str(etag).strip(chr(34))}:{size}", size
+    digest = facts.get("sha256")
+    if digest:
+        return str(digest), size
+    raise SourceError(
+        f"{url}: its host tells neither a version nor an ETag, so a change could not be noticed; "
+        "copy the file to a local disk, or to an object store"
+    )
+
+
+def require_unchanged_object(url: str, digest: str) -> None:
+    """Check that an object is still what was listed; what the Hub pins by commit cannot change.
+
+    Raises:
+        SourceError: it has changed, or is gone.
+        TransientError: the network failed.
+    """
+    if url.startswith("hf://"):
+        return
+    filesystem(url)[0].invalidate_cache()
+    if object_digest(url)[0] != digest:
+        raise SourceError(f"{url} has changed since it was listed; run again to take its new contents")
+
+
 @contextlib.contextmanager
 def opened(address: str) -> Iterator[IO[bytes]]:
     """A file for reading at any place; of a remote one exactly the ranges asked for are fetched.
@@ -135,6 +174,7 @@ def whole_file(address: str, digest: str, size: int) -> Iterator[Path]:
         with told(address):
             yield Path(address)
         return
+    require_unchanged_object(address, digest)
     with tempfile.TemporaryDirectory(prefix="dapt-source-") as scratch:
         copy = Path(scratch) / "file"
         with opened(address) as remote, copy.open("wb") as local:

@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tasks.download.addresses import info, is_local, sha256_of, told
-from tasks.store.errors import SourceError
+from tasks.download.addresses import is_local, object_digest, sha256_of, told
 from tasks.store.paths import Store
 
 NAME = "digests.json"
@@ -46,7 +45,7 @@ class DigestMemory:
 
     def _of_local(self, path: str) -> tuple[str, int]:
         with told(path):
-            status = os.stat(path)  # noqa: PTH116 - a Path for each of ten thousand modules costs as much as the stat
+            status = os.stat(path)  # noqa: PTH116 - half the cost of Path.stat, 20,000 times
             facts = [status.st_size, status.st_mtime_ns, status.st_ino]
             known = self._known.get(path)
             if isinstance(known, list) and known[:3] == facts:
@@ -79,22 +78,3 @@ def _load(store: Store) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
-
-
-def object_digest(url: str) -> tuple[str, int]:
-    """What an object store tells: a version id where it keeps versions, else ETag and size."""
-    facts = info(url)
-    size = int(facts.get("size") or 0)
-    version = facts.get("VersionId") or facts.get("version_id") or facts.get("generation")
-    if version and version != "null":
-        return f"version:{version}", size
-    etag = facts.get("ETag") or facts.get("etag") or facts.get("md5Hash") or facts.get("content_md5")
-    if etag:
-        return f"etag:{str(etag).strip(chr(34))}:{size}", size
-    digest = facts.get("sha256")
-    if digest:
-        return str(digest), size
-    raise SourceError(
-        f"{url}: its host tells neither a version nor an ETag, so a change could not be noticed; "
-        "copy the file to a local disk, or to an object store"
-    )

@@ -22,9 +22,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.download import docstrings
-from tasks.download.addresses import id_prefix, is_local, opened, require_unchanged, whole_file
+from tasks.download.addresses import (
+    id_prefix,
+    is_local,
+    opened,
+    require_unchanged,
+    require_unchanged_object,
+    whole_file,
+)
 from tasks.download.config import COLUMNS, ReadConfig, SourceFile, SourceShard
-from tasks.download.digests import object_digest
 from tasks.download.lines import MAX_LINE_BYTES, blocks, lines, part
 from tasks.download.text import as_strings, decoded, mended, text_array
 from tasks.store.errors import SourceError
@@ -102,10 +108,8 @@ def _bytes_of(file: SourceFile) -> Iterator[IO[bytes]]:
         return
     if is_local(file.address):
         require_unchanged(file.address, file.digest, file.bytes)
-    elif not file.address.startswith("hf://") and object_digest(file.address)[0] != file.digest:
-        raise SourceError(
-            f"{file.address} has changed since it was listed; run again to take its new contents"
-        )
+    else:
+        require_unchanged_object(file.address, file.digest)
     with opened(file.address) as data:
         yield data
 

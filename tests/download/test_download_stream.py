@@ -1,22 +1,28 @@
 import gzip
+import hashlib
 import io
 import json
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.download.config import Format, ReadConfig, SourceFile, SourceShard
+from tasks.download.addresses import told
+from tasks.download.config import Format, ReadConfig, SourceConfig, SourceFile, SourceShard
 from tasks.download.digests import DigestMemory
 from tasks.download.lines import blocks, cuts, lines, part
+from tasks.download.source import list_source
 from tasks.download.stream import Tally, iter_documents, source_schema
-from tasks.store.errors import SourceError
+from tasks.store.errors import SourceError, TransientError
 from tasks.store.paths import Store
 
 
@@ -255,3 +261,62 @@ def test_line_over_the_limit_is_passed_over() -> None:
 
 def test_blocks_of_a_plain_stream_join_to_it() -> None:
     assert b"".join(blocks(io.BytesIO(b"x" * 3_000_000), "", "a")) == b"x" * 3_000_000
+
+
+class _Versions(MemoryFileSystem):
+    """fsspec's memory, telling an ETag as object stores do."""
+
+    protocol = "versions"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(super()._strip_protocol(path.replace("versions://", "memory://")))
+
+    def info(self, path: str, **options: Any) -> dict[str, Any]:
+        facts = dict(super().info(path, **options))
+        if facts["type"] == "file":
+            facts["ETag"] = f'"{hashlib.md5(self.cat_file(path)).hexdigest()}"'
+        return facts
+
+
+@pytest.fixture
+def objects() -> Iterator[_Versions]:
+    fsspec.register_implementation("versions", _Versions, clobber=True)
+    yield _Versions()
+    _Versions.store.clear()
+    _Versions.pseudo_dirs[:] = [""]
+
+
+def test_objects_are_known_by_etag_and_read_by_parts(tmp_path: Path, objects: _Versions) -> None:
+    objects.pipe_file("/b/a.jsonl", b"".join(b'{"text": "%d"}\n' % number for number in range(50)))
+    objects.pipe_file("/b/b.jsonl.gz", gzip.compress(b'{"text": "z"}\n'))
+    config = SourceConfig(files=("versions://b/*.jsonl*",), shard_bytes=200)
+    source = list_source(config, folder=tmp_path, digests=DigestMemory(Store(str(tmp_path / "store"))))
+    assert [len(shard.files) for shard in source.shards] == [1] * 5
+    digest = source.shards[0].files[0].digest
+    assert digest.startswith("etag:")
+    rows = [row for shard in source.shards for row in read(shard)[0]]
+    assert [row["text"] for row in rows] == [*map(str, range(50)), "z"]
+    assert rows[0]["id"] == f"{hashlib.sha256(digest.encode()).hexdigest()[:16]}-0"
+    objects.pipe_file("/b/a.jsonl", b"another")
+    objects.pipe_file("/b/b.jsonl.gz", b"another")
+    for shard in (source.shards[1], source.shards[-1]):
+        with pytest.raises(SourceError, match="has changed since it was listed"):
+            read(shard)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ConnectionResetError("reset"), TransientError),
+        (TimeoutError(), TransientError),
+        (PermissionError("403"), SourceError),
+        (OSError("Corrupt snappy"), SourceError),
+    ],
+)
+def test_fault_of_the_network_is_told_from_one_of_the_file(error: Exception, kind: type[Exception]) -> None:
+    with pytest.raises(SourceError, match="some://where") as caught, told("some://where"):
+        raise error
+    assert type(caught.value) is kind
