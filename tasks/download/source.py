@@ -69,37 +69,41 @@ def list_source(config: SourceConfig, *, folder: Path, digests: DigestMemory) ->
         SourceError: nothing matches, a format is unknown, there is no such data set, column or package.
         TransientError: the network failed.
     """
-    files, revision = _found(config, folder, digests)
-    files, notes = _without_excluded(files, config, folder)
-    files, repeated = _without_repeated(files)
-    _require_tabular(files, config)
-    with ThreadPoolExecutor(LISTING_THREADS) as pool:
-        cut_files = list(pool.map(lambda file: cut(file, config, digests), files))
+    try:
+        files, revision, notes = _found(config, folder, digests)
+        files, repeated = _without_repeated(files)
+        _require_tabular(files, config)
+        with ThreadPoolExecutor(LISTING_THREADS) as pool:
+            cut_files = list(pool.map(lambda file: cut(file, config, digests), files))
+    finally:
+        digests.save()  # what was hashed is not hashed again, whatever came after
     _require_text_column(cut_files, config)
     shards = list(_grouped(cut_files, config.shard_bytes))
-    digests.save()
     return Source(shards, revision, [*notes, *repeated], len(files))
 
 
-def _found(config: SourceConfig, folder: Path, digests: DigestMemory) -> tuple[list[SourceFile], str]:
-    """All files of a source, in order."""
-    revision = ""
+def _found(
+    config: SourceConfig, folder: Path, digests: DigestMemory
+) -> tuple[list[SourceFile], str, list[str]]:
+    """All files of a source, in order; the commit; and what was left out."""
     if config.dataset:
         listed, revision = list_dataset(config, digests)
-        return [_file(address, digest, size) for address, digest, size in listed], revision
+        facts = {address: (digest, size) for address, digest, size in listed}
+        kept, notes = _without_excluded(list(facts), config, folder)
+        return [_file(address, *facts[address]) for address in kept], revision, notes
     if config.source:
-        paths = module_files(config)
-        found = [(path, *digests.of(path)) for path in paths]
-        return [_file(path, digest, size, "docstrings") for path, digest, size in found], revision
+        kept, notes = _without_excluded(module_files(config), config, folder)
+        return [_file(path, *digests.of(path), kind="docstrings") for path in kept], "", notes
     addresses = [address for entry in config.files for address in expand(entry, folder)]
-    for address in addresses:
+    kept, notes = _without_excluded(addresses, config, folder)
+    for address in kept:
         _format(address)
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
-        known = list(pool.map(digests.of, addresses))
-    return [_file(address, *facts) for address, facts in zip(addresses, known, strict=True)], revision
+        known = list(pool.map(digests.of, kept))
+    return [_file(address, *facts) for address, facts in zip(kept, known, strict=True)], "", notes
 
 
-def _file(address: str, digest: str, size: int, kind: Format | None = None) -> SourceFile:
+def _file(address: str, digest: str, size: int, *, kind: Format | None = None) -> SourceFile:
     return SourceFile(address=address, format=kind or _format(address), digest=digest, bytes=size)
 
 
@@ -115,21 +119,19 @@ def _format(address: str) -> Format:
 
 
 def _without_excluded(
-    files: list[SourceFile], config: SourceConfig, folder: Path
-) -> tuple[list[SourceFile], list[str]]:
+    addresses: list[str], config: SourceConfig, folder: Path
+) -> tuple[list[str], list[str]]:
     notes = []
     for pattern in config.exclude:
-        kept = [file for file in files if not matches(file.address, pattern, folder)]
-        out = len(files) - len(kept)
-        notes.append(
-            f"exclude {pattern!r} leaves out {out} file(s)" if out else f"exclude {pattern!r} matches no file"
-        )
-        files = kept
-    if not files:
+        kept = [address for address in addresses if not matches(address, pattern, folder)]
+        out = len(addresses) - len(kept)
+        notes.append(f"exclude {pattern!r} " + (f"leaves out {out} file(s)" if out else "matches no file"))
+        addresses = kept
+    if not addresses:
         raise SourceError(
             "the source holds no files" + ("; exclude leaves out all of them" if config.exclude else "")
         )
-    return files, notes
+    return addresses, notes
 
 
 def _without_repeated(files: list[SourceFile]) -> tuple[list[SourceFile], list[str]]:

@@ -137,6 +137,12 @@ def test_exclude_leaves_files_out(tmp_path: Path, pattern: str) -> None:
     assert found.notes[1] == "exclude 'no-such' matches no file"
 
 
+def test_file_of_unknown_format_can_be_excluded(tmp_path: Path) -> None:
+    write_texts(tmp_path, 20)
+    (tmp_path / "readme.md").write_text("about")
+    assert names(listed(tmp_path, "*.*", exclude=("*.md",))) == [["t000.txt"]]
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
