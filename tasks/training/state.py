@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -39,12 +38,37 @@ def save_state(engine: Engine, writing: Path | None) -> None:
             save_file(tensors, writing / f"{part}.safetensors", metadata={"format": "pt"})
 
 
-def _gathered(engine: Engine, parameter: torch.nn.Parameter, part: str) -> torch.Tensor:
-    if engine.zero_optimization_stage() == 0:
-        return parameter if part == "weights" else engine.optimizer.state[parameter][part]
-    if part == "weights":
-        return safe_get_full_fp32_param(parameter)
-    return safe_get_full_optimizer_state(parameter, part)
+def _gathered(engine: Engine, parameter: Any, part: str) -> torch.Tensor:
+    """A whole tensor, fp32; every rank takes part."""
+    stage = engine.zero_optimization_stage()
+    if stage == 0:
+        whole = parameter if part == "weights" else engine.optimizer.state[parameter][part]
+    elif stage == 3:
+        owner = engine.optimizer
+        whole = owner.get_full_hp_param(parameter, None if part == "weights" else part)
+    else:
+        whole = torch.zeros(parameter.numel(), dtype=torch.float32, device=parameter.device)
+        found = _fragment(engine.optimizer.optimizer, parameter, part)
+        if found is not None:
+            fragment, start = found
+            whole.narrow(0, start, fragment.numel()).copy_(fragment)
+        dist.all_reduce(whole)
+        whole = whole.view(parameter.shape)
+    assert isinstance(whole, torch.Tensor)
+    return whole
+
+
+def _fragment(
+    optimizer: torch.optim.Optimizer, parameter: Any, part: str
+) -> tuple[torch.Tensor, int] | None:
+    """Stages 1 and 2: what this rank owns of a parameter, and where that starts in it; None: nothing."""
+    mapping = parameter._hp_mapping
+    if mapping is None:
+        return None
+    flat = optimizer.param_groups[mapping.param_group_index]["params"][0]
+    owned = flat.data if part == "weights" else optimizer.state[flat][part]
+    place = mapping.hp_fragment_address
+    return owned.narrow(0, place.start, place.numel), int(mapping.lp_fragment_address.start)
 
 
 def restore_state(engine: Engine, checkpoint: Checkpoint) -> None:
@@ -79,14 +103,10 @@ def _put_whole(
 def _put_fragment(
     _engine: Engine, optimizer: torch.optim.Optimizer, parameter: Any, part: str, value: torch.Tensor
 ) -> None:
-    """Stages 1 and 2: a parameter's fragment lies somewhere in its group's flat partition."""
-    mapping = parameter._hp_mapping
-    if mapping is None:  # another rank's
-        return
-    flat = optimizer.param_groups[mapping.param_group_index]["params"][0]
-    target = flat.data if part == "weights" else optimizer.state[flat][part]
-    source, place = mapping.lp_fragment_address, mapping.hp_fragment_address
-    target.narrow(0, place.start, place.numel).copy_(value.flatten().narrow(0, source.start, source.numel))
+    found = _fragment(optimizer, parameter, part)
+    if found is not None:
+        fragment, start = found
+        fragment.copy_(value.flatten().narrow(0, start, fragment.numel()))
 
 
 def _put_partition(

@@ -77,7 +77,6 @@ def config_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "num_key_value_heads": 1,
         "max_position_embeddings": LENGTH,
         "tie_word_embeddings": True,
-        "attention_dropout": 0.1,  # random numbers are part of what resumes
         "bos_token_id": 40,
         "eos_token_id": 41,
     }
@@ -91,6 +90,17 @@ def config_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "unk_token": "w0",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(special))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dropout_folder(config_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with dropout: random numbers are part of what must resume."""
+    folder = tmp_path_factory.mktemp("dropout")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((config_folder / name).read_bytes())
+    config = json.loads((config_folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"attention_dropout": 0.1}))
     return folder
 
 

@@ -1,0 +1,211 @@
+"""Real trainings of a tiny Llama in real processes over gloo."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tasks.runtime.progress import Progress, listening
+from tasks.store.manifest import Manifest, stands
+from tasks.store.models import resolve_model
+from tasks.store.node import Node
+from tasks.store.packed import PackedCorpus
+from tasks.store.paths import Store
+from tasks.store.shard import build_node
+from tasks.training.config import Files, TrainingConfig, base_node, how_of, node
+from tasks.training.order import SequenceOrder
+from tasks.training.run import build_base, build_training, clear_finished_work, work_folder
+from tasks.training.schedule import learning_rate_fraction
+
+pytestmark = pytest.mark.train
+
+MILESTONES = (100, 250)
+SEED = 7
+BATCH = 12
+
+
+class Killed(Exception):
+    """Stands for a kill: the processes' group gets SIGKILL."""
+
+
+class Trial:
+    """A store with corpora and a base, in which trainings are run."""
+
+    def __init__(self, root: Path, folder: Path, make_corpus: Callable[[Store, int], Node], tokenizer: Files) -> None:
+        self.store = Store(str(root))
+        self.corpora = [make_corpus(self.store, count) for count in MILESTONES]
+        self.tokenizer = tokenizer
+        model = resolve_model(str(folder), folder=folder, weights=True)
+        self.base = base_node(seed=SEED, model=Files.of_base(model), tokenizer=tokenizer)
+        build_node(self.store, self.base, build_base, room="tasks.training", shard="base")
+
+    def node(self, **fields: Any) -> tuple[Node, TrainingConfig]:
+        settings = {"precision": "fp32", "learning_rate": 1e-2, "checkpoint_every": 4} | fields
+        config = TrainingConfig(base_model="tiny", global_batch_sequences=BATCH, **settings)
+        made = node(
+            config, seed=SEED, base=Files.of_node(self.base), tokenizer=self.tokenizer, corpora=self.corpora
+        )
+        return made, config
+
+    def train(self, ranks: int, **fields: Any) -> tuple[Node, Manifest]:
+        made, config = self.node(**fields)
+        manifest, _ = build_node(
+            self.store, made, build_training, room="tasks.training", shard="8000", how=how_of(config, ranks)
+        )
+        return made, manifest
+
+    def weights(self, made: Node) -> dict[str, torch.Tensor]:
+        return load_file(self.store.local_path(f"{made.path}/model.safetensors"))
+
+    def losses(self, made: Node) -> list[list[float]]:
+        rows = json.loads(self.store.read(f"{made.path}/losses.json"))["rows"]
+        assert isinstance(rows, list)
+        return rows
+
+
+@contextmanager
+def killed_after(step: int) -> Iterator[None]:
+    """Kill the training once it has told of a step."""
+
+    def hear(progress: Progress) -> None:
+        if progress.stage == "training" and progress.done >= step:
+            raise Killed
+
+    with listening(hear), pytest.raises(Killed):
+        yield
+
+
+@pytest.fixture(scope="module")
+def plain(
+    tmp_path_factory: pytest.TempPathFactory,
+    config_folder: Path,
+    make_corpus: Callable[[Store, int], Node],
+    tokenizer_files: Files,
+) -> Trial:
+    return Trial(tmp_path_factory.mktemp("plain"), config_folder, make_corpus, tokenizer_files)
+
+
+@pytest.fixture(scope="module")
+def reference(plain: Trial) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """The same training as a plain PyTorch loop: losses, and weights at the end."""
+    _, config = plain.node()
+    model = AutoModelForCausalLM.from_pretrained(plain.store.address(plain.base.path))
+    order = SequenceOrder(seed=SEED, borders=MILESTONES, global_batch=BATCH, window=100_000)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        betas=config.betas,
+    )
+    losses = []
+    with PackedCorpus(plain.store, plain.corpora[-1].path) as corpus:
+        for step in range(order.num_steps):
+            fraction = learning_rate_fraction(step, steps=order.num_steps, warmup_fraction=0.1, min_lr_fraction=0.1)
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * fraction
+            ids = torch.from_numpy(corpus.rows(order.batch_rows(step)).astype(np.int64))
+            loss = model(input_ids=ids, labels=ids).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+    return losses, {name: value.detach() for name, value in model.state_dict().items()}
+
+
+def assert_close(
+    trial: Trial, made: Node, reference: tuple[list[float], dict[str, torch.Tensor]], moved: float
+) -> None:
+    """Rounding of sums in another order: 1e-5 in losses, 1e-3 of the way that the weights went."""
+    losses, weights = reference
+    assert [row[2] for row in trial.losses(made)] == pytest.approx(losses, abs=1e-5)
+    found = trial.weights(made)
+    apart = math.sqrt(sum(float((found[name] - weights[name]).norm()) ** 2 for name in found))
+    assert apart < 1e-3 * moved
+
+
+def distance(trial: Trial, weights: dict[str, torch.Tensor]) -> float:
+    base = trial.weights(trial.base)
+    return math.sqrt(sum(float((base[name] - weights[name]).norm()) ** 2 for name in base))
+
+
+def test_two_ranks_of_zero_3_train_as_plain_adamw_and_the_model_loads(
+    plain: Trial, reference: tuple[list[float], dict[str, torch.Tensor]]
+) -> None:
+    made, manifest = plain.train(2)
+    moved = distance(plain, reference[1])
+    assert moved > 0.1
+    assert_close(plain, made, reference, moved)
+    assert manifest.tokens == 20 * BATCH * 32
+    assert manifest.details["steps"] == 20
+    assert manifest.details["sequences_left_out"] == 10
+    assert manifest.details["final_loss"] < manifest.details["first_loss"] - 0.5
+    assert manifest.how["ranks"] == 2
+
+    folder = plain.store.address(made.path)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.dtype == torch.float32
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert model.config.eos_token_id == tokenizer.eos_token_id == 63  # the config said 41 before it had one
+    assert model.generate(torch.tensor([[3, 18]]), max_new_tokens=3, do_sample=False).shape == (1, 5)
+
+
+def test_training_moves_from_two_ranks_to_one_and_to_another_zero_stage(
+    plain: Trial, reference: tuple[list[float], dict[str, torch.Tensor]]
+) -> None:
+    fields = {"min_lr_fraction": 0.1000000001}  # another identity, the same numbers
+    with killed_after(5):
+        plain.train(2, **fields)
+    with killed_after(9):
+        plain.train(1, zero_stage=2, **fields)
+    made, manifest = plain.train(1, zero_stage=0, **fields)
+    assert manifest.how["resumed_from_step"] >= 8
+    assert_close(plain, made, reference, distance(plain, reference[1]))
+
+
+def test_killed_twice_it_ends_bit_for_bit_as_if_never(
+    tmp_path: Path, dropout_folder: Path, make_corpus: Callable[[Store, int], Node], tokenizer_files: Files
+) -> None:
+    calm = Trial(tmp_path / "calm", dropout_folder, make_corpus, tokenizer_files)
+    made, _ = calm.train(2)
+    killed = Trial(tmp_path / "killed", dropout_folder, make_corpus, tokenizer_files)
+    again, _ = killed.node()
+    work = work_folder(killed.store, again.fingerprint)
+    with killed_after(5):
+        killed.train(2)
+    half = work / "step-19"  # a checkpoint whose making was cut short
+    half.mkdir()
+    (half / "weights.safetensors").write_bytes(b"half")
+    with killed_after(9):
+        killed.train(2)
+    assert not half.exists()
+    again, manifest = killed.train(2)
+    assert manifest.how["resumed_from_step"] >= 8
+    assert killed.losses(again) == calm.losses(made)
+    found, expected = killed.weights(again), calm.weights(made)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+    assert stands(killed.store, again.path)
+    clear_finished_work(killed.store)
+    assert not work.exists()
+
+
+def test_bf16_resumes_bit_for_bit_and_saves_bf16(plain: Trial) -> None:
+    calm, _ = plain.train(1, precision="bf16", zero_stage=1)
+    fields = {"precision": "bf16", "zero_stage": 1, "max_grad_norm": 1.0000000001}
+    with killed_after(5):
+        plain.train(1, **fields)
+    again, _ = plain.train(1, **fields)
+    assert plain.losses(again) == plain.losses(calm)
+    found, expected = plain.weights(again), plain.weights(calm)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert {value.dtype for value in found.values()} == {torch.bfloat16}
