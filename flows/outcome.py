@@ -139,12 +139,17 @@ def _tally(manifests: Iterable[Manifest], made: set[str]) -> JSON:
         "failed": 0,
         "waiting": 0,
         "seconds": round(sum(m.seconds for m in all_of), 3),
-        "peak_rss_bytes": max((m.peak_rss_bytes for m in all_of), default=0),
+        "peak_rss_bytes": max((_peak(m) for m in all_of), default=0),
         "documents_in": sum(m.documents_in for m in all_of),
         "documents_out": sum(m.documents_out for m in all_of),
         "dropped": dict(dropped),
         "tokens": sum(m.tokens for m in all_of),
     }
+
+
+def _peak(manifest: Manifest) -> int:
+    """The most memory that one process of a stage held: of a training, its largest rank."""
+    return int(manifest.details.get("ranks_peak_rss_bytes", manifest.peak_rss_bytes))
 
 
 def _add_failures(stages: JSON, summary: JSON) -> None:

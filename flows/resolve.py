@@ -79,7 +79,6 @@ def resolve(recipe: Recipe, settings: Settings, *, update: bool = False) -> Reso
     sources = {DOMAIN: _list(DOMAIN, recipe.download, records, digests, update=update)}
     if recipe.general is not None:
         sources[GENERAL] = _list(GENERAL, recipe.general, records, digests, update=update)
-    digests.save()
     chains = {DOMAIN: domain_chain(recipe, sources[DOMAIN].shards, tokenizer)}
     if recipe.general is not None:
         chains[GENERAL] = general_chain(recipe, sources[GENERAL].shards)

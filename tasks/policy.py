@@ -7,7 +7,7 @@ by another run) shows as `Cached`.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
@@ -23,7 +23,7 @@ from tasks.store.node import Node
 from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter, build_node
 
-NodeTask = Task[..., Any]
+NodeTask = Task[..., JSON]
 
 THREADS: TaskRunner[Any] = ThreadPoolTaskRunner[Any](max_workers=MAX_WORKERS)
 """Of every flow: its kernels release the GIL, and how many tasks run at once is what the flow submits."""
@@ -42,7 +42,7 @@ def node_task(stage: str, room: str, build: Callable[[NodeWriter], None], *, nam
         name: of the task where it differs from the stage.
     """
 
-    def run(store: str, node: JSON, shard: str, how: JSON | None = None) -> JSON | State[JSON]:
+    def run(store: str, node: JSON, shard: str, how: JSON | None = None) -> JSON:
         manifest, made = build_node(
             Store(store),
             Node.model_validate(node),
@@ -53,7 +53,10 @@ def node_task(stage: str, room: str, build: Callable[[NodeWriter], None], *, nam
             scratch=Settings().scratch,
         )
         done = manifest.to_json()
-        return done if made else Completed(name="Cached", message="it stands in the store", data=done)
+        if made:
+            return done
+        # Prefect takes a returned state for the task's own, and its data for the result
+        return cast(JSON, Completed(name="Cached", message="it stands in the store", data=done))
 
     return Task(
         run,
