@@ -95,7 +95,9 @@ class _Quiet(logging.Filter):
     """Prefect tells every task's end and prints tracebacks; a person wants decisions, errors, numbers."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.startswith("prefect") or (record.name.startswith("tasks") and record.levelno < logging.WARNING):
+        if record.name.startswith("prefect") or (
+            record.name.startswith("tasks") and record.levelno < logging.WARNING
+        ):
             return False  # what fails is told once, by who sums up the run; the server has it all
         record.exc_info = None
         return True

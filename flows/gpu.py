@@ -6,7 +6,6 @@ A training is called directly, in the flow's own thread: cancellation reaches it
 import logging
 import queue
 from functools import partial
-from pathlib import Path
 
 from prefect import flow
 from prefect.futures import PrefectFuture
@@ -14,7 +13,7 @@ from prefect.futures import PrefectFuture
 from flows.chain import DOMAIN
 from flows.milestones import Model, base_model, corpus_nodes, evaluation_nodes, milestone_models
 from flows.outcome import walks_of
-from flows.recipe import RECIPE_REFERENCE, Recipe
+from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
 from tasks.evaluation.task import evaluate_benchmark, evaluate_held_out
 from tasks.policy import THREADS, NodeTask
@@ -23,7 +22,6 @@ from tasks.settings import Settings
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError, ShardsFailed
 from tasks.store.manifest import stands
-from tasks.store.models import resolve_model
 from tasks.training.config import how_of
 from tasks.training.task import make_base, train_milestone
 
@@ -74,13 +72,6 @@ def _finish(
     finished.put((name, future))
 
 
-def _fetch_weights(resolved: Resolved) -> None:
-    """Have a Hub model's weights on the disk before a process without network starts."""
-    reference = resolved.recipe.training.base_model
-    if not reference.startswith(RECIPE_REFERENCE):
-        resolve_model(reference, folder=Path.cwd(), revision=resolved.base.revision, weights=True)
-
-
 @flow(
     name="evaluate-model",
     flow_run_name="evaluate {recipe.name} {label}",
@@ -104,8 +95,6 @@ def evaluate_model(recipe: Recipe, label: str) -> JSON:
     model, walks = _model(resolved, label), walks_of(resolved)
     units = evaluation_nodes(resolved, model, walks, corpus_nodes(resolved, walks[DOMAIN])[0])
     missing = {name: unit for name, unit in units.items() if stands(resolved.store, unit.path) is None}
-    if missing:
-        _fetch_weights(resolved)
     at_once = resolved.settings.ranks if resolved.settings.has_gpu else resolved.settings.workers
     finished: queue.Queue[tuple[str, PrefectFuture[JSON]]] = queue.Queue()
     waiting, made, failed = list(missing.items()), [], []

@@ -95,13 +95,11 @@ def evaluation_nodes(
     on the same documents.
     """
     recipe, tokenizer = resolved.recipe, tokenizer_of(resolved)
-    where = model.files.reads
-    held = tokenizer.address
     evaluated = EvaluatedModel(
         digest=model.files.identity,
-        path=where.get("node") or where["folder"],
+        address=model.files.reads,
         tokenizer_digest=tokenizer.digest,
-        tokenizer_path=held.get("node") or held["folder"],
+        tokenizer_address=tokenizer.address,
         eos_id=tokenizer.eos_id,
     )
     found = {
