@@ -98,7 +98,7 @@ class _Quiet(logging.Filter):
         if record.name.startswith("prefect") or (
             record.name.startswith("tasks") and record.levelno < logging.WARNING
         ):
-            return False  # what fails is told once, by who sums up the run; the server has it all
+            return False  # what fails is told once, by who sums up the run; the server has all lines
         record.exc_info = None
         return True
 
