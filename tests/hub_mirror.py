@@ -93,7 +93,14 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         else:
             body = {"id": repository, "sha": commit, "siblings": [{"rfilename": name} for name in files]}
-            body |= {"private": False, "gated": False, "disabled": False, "downloads": 0, "likes": 0, "tags": []}
+            body |= {
+                "private": False,
+                "gated": False,
+                "disabled": False,
+                "downloads": 0,
+                "likes": 0,
+                "tags": [],
+            }
         self._send(200, json.dumps(body).encode(), {"X-Repo-Commit": commit}, with_body=with_body)
 
     def _serve(self, repository: str, revision: str, name: str, *, with_body: bool) -> None:
@@ -118,7 +125,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, body: bytes, headers: dict[str, str], *, with_body: bool) -> None:
         self.send_response(status)
-        for key, value in {"Content-Type": "application/json", **headers, "Content-Length": str(len(body))}.items():
+        for key, value in {
+            "Content-Type": "application/json",
+            **headers,
+            "Content-Length": str(len(body)),
+        }.items():
             self.send_header(key, value)
         self.end_headers()
         if with_body:

@@ -9,11 +9,12 @@ only the new checkpoint. Precision is no field: every score is computed in float
 import importlib.metadata
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
-from tasks.store.config import StageConfig
+from tasks.store.config import JSON, StageConfig
 from tasks.store.node import Node
 
 STAGE = "evaluation"
@@ -72,22 +73,22 @@ class HeldOutUnit(StageConfig):
     """The token before a document's first, as in the packed rows."""
 
 
-class EvaluatedModel(BaseModel):
-    """A model as an evaluation sees it. `digest`s are identity, paths are where to find it."""
+@dataclass(frozen=True, slots=True)
+class EvaluatedModel:
+    """A model as an evaluation sees it. Digests are identity, addresses say where to find it.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    An address is {"folder", "reference", "revision"} of a resolved model or tokenizer
+    (`tasks.store.models`), or {"node": path} of one made here.
+    """
 
     digest: str
-    """Of a base model's files (and the seed, where it has no weights), or the fingerprint of a training."""
-    path: str
-    """Absolute path of a local folder in Hugging Face layout, or the path of a node in the store."""
+    """Of a base model's files, or the fingerprint of the training that made it."""
+    address: JSON
     tokenizer_digest: str
-    tokenizer_path: str
-    """The same for the tokenizer's files; may be the model's own folder."""
+    """Of the tokenizer's files, or the fingerprint of the node that made it."""
+    tokenizer_address: JSON
     eos_id: int
     """What closes a document under this tokenizer (`eos_id` of a tokenization's details)."""
-    seed: int = 0
-    """What a folder with a config but no weights is initialised from."""
 
 
 def benchmark_node(config: EvaluationConfig, benchmark: str, model: EvaluatedModel) -> Node:
@@ -142,10 +143,5 @@ def held_out_node(
     )
 
 
-def _reads(model: EvaluatedModel) -> dict[str, object]:
-    return {
-        "model": model.path,
-        "tokenizer": model.tokenizer_path,
-        "eos_id": model.eos_id,
-        "seed": model.seed,
-    }
+def _reads(model: EvaluatedModel) -> JSON:
+    return {"model": model.address, "tokenizer": model.tokenizer_address, "eos_id": model.eos_id}

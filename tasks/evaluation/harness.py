@@ -84,9 +84,7 @@ class ToldLM(HFLM):  # type: ignore[misc]
         self._answered += len(inps)
         if time.monotonic() - self._told >= 1:
             self._told = time.monotonic()
-            self._job.emit(
-                {"done": min(self._answered, self.asked), "total": self.asked, "unit": "answers"}
-            )
+            self._job.emit({"done": min(self._answered, self.asked), "total": self.asked, "unit": "answers"})
         logits: torch.Tensor = super()._model_call(inps, *args, **options)
         return logits
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.models.llama.configuration_llama import LlamaConfig
 
 from tasks.store.config import JSON
 from tasks.store.errors import SourceError
+from tasks.store.models import read_json
 
-_WEIGHTS = ("*.safetensors", "*.bin")
+_OF_MOBILELLM = ("auto_map", "model_type", "architectures", "share_embedding", "layer_sharing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,21 +31,36 @@ class Loaded:
 
 
 def load(spec: JSON) -> Loaded:
-    """Load what a job names as `model` and `tokenizer` (folders), `eos_id` and `seed`.
+    """Load what a job names as `model` and `tokenizer` (folders) and `eos_id`.
+
+    No code of the folders is run.
 
     Raises:
         SourceError: there is no such model or tokenizer, or they do not fit each other.
     """
     folder = Path(spec["model"])
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(spec["tokenizer"], local_files_only=True)
-        model = _model(folder, config, int(spec["seed"]))
+        tokenizer = AutoTokenizer.from_pretrained(
+            spec["tokenizer"], local_files_only=True, trust_remote_code=False
+        )
+        model, told = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=_config(folder),
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
     except (OSError, ValueError, KeyError) as err:
         raise SourceError(
             f"{folder} with the tokenizer of {spec['tokenizer']} does not load: {_first_line(err)}; "
             "expected folders in Hugging Face layout"
         ) from err
+    missing = sorted(told["missing_keys"])
+    if missing:
+        raise SourceError(
+            f"the weights in {folder} lack {len(missing)} tensors of the model, {missing[0]} first"
+        )
     width = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > width:
         raise SourceError(
@@ -58,16 +75,22 @@ def load(spec: JSON) -> Loaded:
         model=model.to(device).eval(),
         tokenizer=tokenizer,
         device=device,
-        context=int(getattr(config, "max_position_embeddings", None) or 2048),
+        context=int(getattr(model.config, "max_position_embeddings", None) or 2048),
         eos=eos,
     )
 
 
-def _model(folder: Path, config: Any, seed: int) -> Any:
-    if any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+def _config(folder: Path) -> Any:
+    """Its configuration; MobileLLM's own folders bring code for what is Llama with tied embeddings."""
+    given = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if given.get("model_type") != "mobilellm":
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if given.get("layer_sharing"):
+        raise SourceError(
+            f"{folder}/config.json has layer_sharing, which is not supported; use a variant without"
+        )
+    fields = {key: value for key, value in given.items() if key not in _OF_MOBILELLM}
+    return LlamaConfig(**{**fields, "tie_word_embeddings": bool(given.get("share_embedding", True))})
 
 
 def _first_line(err: Exception) -> str:

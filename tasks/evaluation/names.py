@@ -17,7 +17,7 @@ FOLDERS = {
     "boolq": "super_glue/boolq",
     "piqa": "piqa",
 }
-"""The paper's benchmarks and the folders of lm_eval/tasks that define them; indexing one takes .3 s at most."""
+"""The paper's benchmarks and the folders of lm_eval/tasks that define them: .3 s to index the largest."""
 
 
 def definitions() -> Path:

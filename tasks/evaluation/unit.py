@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from tasks.evaluation.config import BenchmarkUnit, HeldOutUnit
 from tasks.evaluation.documents import read_slice
+from tasks.evaluation.folders import local_folder
 from tasks.evaluation.names import require_benchmarks
 from tasks.evaluation.tables import BENCHMARK_ITEMS, DOCUMENTS, HELD_OUT_ITEMS, ITEMS
 from tasks.runtime.launch import launch
@@ -27,11 +28,8 @@ from tasks.store.errors import (
     RecipeError,
     ResourceError,
     SourceError,
-    StoreDamaged,
     TransientError,
 )
-from tasks.store.manifest import read_manifest, require_whole
-from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter
 
 _RAISED = {kind.__name__: kind for kind in (RecipeError, SourceError, TransientError, ResourceError)}
@@ -101,16 +99,20 @@ def _bits(documents: int, num_bytes: int, nats: float, tokens: int) -> JSON:
 
 
 def _run(writer: NodeWriter, work: Path, job: JSON) -> JSON:
-    reads = writer.node.reads
+    node = writer.node
+    model = local_folder(
+        writer.store, node.reads["model"], node.inputs["model"], weights=True, into=work / "model"
+    )
+    tokenizer = local_folder(
+        writer.store,
+        node.reads["tokenizer"],
+        node.inputs["tokenizer"],
+        weights=False,
+        into=work / "tokenizer",
+    )
     result = launch(
         "tasks.evaluation",
-        job
-        | {
-            "model": str(_folder(writer.store, reads["model"], work / "model")),
-            "tokenizer": str(_folder(writer.store, reads["tokenizer"], work / "tokenizer")),
-            "eos_id": reads["eos_id"],
-            "seed": reads["seed"],
-        },
+        job | {"model": str(model), "tokenizer": str(tokenizer), "eos_id": node.reads["eos_id"]},
         folder=work,
         # lm-eval's default is inside site-packages.
         env={"LM_HARNESS_CACHE_PATH": str(work / "requests"), "TOKENIZERS_PARALLELISM": "false"},
@@ -140,26 +142,3 @@ def _take_items(writer: NodeWriter, work: Path, schema: pa.Schema) -> None:
             out.write_batch(batch)
             writer.documents_in += len(batch)
     writer.documents_out = writer.documents_in
-
-
-def _folder(store: Store, address: str, fetched: Path) -> Path:
-    """A model's folder on the local disk: as named, or a node's (digests checked, fetched when remote)."""
-    if Path(address).is_absolute():
-        if not Path(address).is_dir():
-            raise SourceError(f"{address} is no folder; expected a model in Hugging Face layout")
-        return Path(address)
-    manifest = read_manifest(store, address)
-    if manifest is None:
-        raise StoreDamaged(store.address(address), "it has no whole manifest")
-    folder = store.local_path(address) if store.local is not None else fetched
-    for entry in manifest.files:
-        if "/" in entry.name:  # optimizer states and the like: no part of the model
-            continue
-        file = folder / entry.name
-        if store.local is None and not (file.exists() and file.stat().st_size == entry.bytes):
-            folder.mkdir(parents=True, exist_ok=True)
-            store.fs.get_file(store.inside(f"{address}/{entry.name}"), str(file))
-        if not file.exists():
-            raise StoreDamaged(store.address(f"{address}/{entry.name}"), "it is missing")
-        require_whole(store, address, entry, file)
-    return folder

@@ -7,11 +7,13 @@ from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter, build_node
 
 DOWNLOAD = pa.schema({"id": pa.string(), "source_id": pa.string(), "text": pa.string()})
-VERDICTS = pa.schema({"id": pa.string(), "kept": pa.bool_(), "reason": pa.string(), "duplicate_of": pa.string()})
+VERDICTS = pa.schema(
+    {"id": pa.string(), "kept": pa.bool_(), "reason": pa.string(), "duplicate_of": pa.string()}
+)
 
 
 def make_shard(store: Store, name: str, documents: dict[str, tuple[str, str | None]]) -> tuple[Node, Node]:
-    """A download and its verdicts from {id: (text, reason or None for kept)}; "gone": no row in the verdicts."""
+    """A download and its verdicts from {id: (text, reason; None: kept)}; "gone": no row in the verdicts."""
 
     def write_texts(writer: NodeWriter) -> None:
         rows = [{"id": key, "source_id": None, "text": text} for key, (text, _) in documents.items()]

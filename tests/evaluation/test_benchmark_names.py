@@ -15,7 +15,8 @@ def test_the_seven_are_known_where_their_folder_says() -> None:
 
 def test_names_are_checked_without_importing_lm_eval() -> None:
     code = (
-        "import sys; from tasks.evaluation.names import require_benchmarks; require_benchmarks(['piqa', 'sciq']);"
+        "import sys; from tasks.evaluation.names import require_benchmarks;"
+        "require_benchmarks(['piqa', 'sciq']);"
         "assert not {'lm_eval', 'torch', 'datasets'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

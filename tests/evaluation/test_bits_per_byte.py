@@ -1,9 +1,11 @@
+import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from safetensors.torch import load_file, save_file
 
 from tasks.evaluation.config import EvaluatedModel, held_out_node
 from tasks.evaluation.held_out import score, windows
@@ -13,7 +15,7 @@ from tasks.store.errors import SourceError
 from tasks.store.paths import Store
 from tasks.store.shard import build_node, read_table
 from tests.evaluation.slices import make_shard
-from tests.evaluation.tiny import TEXTS, tiny_model
+from tests.evaluation.tiny import TEXTS, evaluated_model, tiny_model
 
 pytestmark = pytest.mark.train
 
@@ -37,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def spec(folder: Path, **more: object) -> dict[str, object]:
-    return {"model": str(folder), "tokenizer": str(folder), "eos_id": 0, "seed": 0, **more}
+    return {"model": str(folder), "tokenizer": str(folder), "eos_id": 0, **more}
 
 
 def test_windows_score_each_token_once_and_refill_the_last() -> None:
@@ -70,12 +72,11 @@ def test_nats_are_those_of_lm_evals_rolling_loglikelihood(model: Path) -> None:
 def test_a_unit_measures_the_slice_and_leaves_no_work_behind(model: Path, tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     shard = make_shard(
-        store, "one", {f"a-{n}": (text, "held_out" if n % 2 == 0 else None) for n, text in enumerate(DOCUMENTS)}
+        store,
+        "one",
+        {f"a-{n}": (text, "held_out" if n % 2 == 0 else None) for n, text in enumerate(DOCUMENTS)},
     )
-    evaluated = EvaluatedModel(
-        digest="m", path=str(model), tokenizer_digest="t", tokenizer_path=str(model), eos_id=0
-    )
-    node = held_out_node(evaluated, [shard], max_documents=3, context=2000)
+    node = held_out_node(evaluated_model(model), [shard], max_documents=3, context=2000)
     manifest, made = build_node(store, node, build_held_out, room="tasks.evaluation", shard="base domain")
     items = read_table(store, node.path)
     held_out = DOCUMENTS[0:6:2]
@@ -96,9 +97,8 @@ def test_a_unit_measures_the_slice_and_leaves_no_work_behind(model: Path, tmp_pa
 def test_an_empty_slice_is_not_measured_and_starts_no_process(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     shard = make_shard(store, "one", {"a-0": ("kept", None)})
-    evaluated = EvaluatedModel(
-        digest="m", path="/no/model", tokenizer_digest="t", tokenizer_path="/no/model", eos_id=0
-    )
+    nowhere = {"folder": "/no/model", "reference": "/no/model", "revision": ""}
+    evaluated = EvaluatedModel("m", nowhere, "t", nowhere, eos_id=0)
     node = held_out_node(evaluated, [shard], max_documents=3, context=64)
     manifest, _ = build_node(store, node, build_held_out, room="tasks.evaluation", shard="base domain")
     assert manifest.details["bits_per_byte"] is None
@@ -106,14 +106,21 @@ def test_an_empty_slice_is_not_measured_and_starts_no_process(tmp_path: Path) ->
     assert pq.read_metadata(tmp_path / node.path / "data.parquet").num_rows == 0
 
 
-def test_a_config_without_weights_is_initialised_from_the_seed(model: Path, tmp_path: Path) -> None:
+def test_mobilellms_own_folder_is_read_as_the_llama_it_is(model: Path, tmp_path: Path) -> None:
     for file in model.iterdir():
-        if file.suffix != ".safetensors":
-            (tmp_path / file.name).write_bytes(file.read_bytes())
-    first, again, other = (load(spec(tmp_path, seed=seed)) for seed in (3, 3, 4))
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((model / "config.json").read_text()) | {
+        "model_type": "mobilellm",
+        "share_embedding": True,
+    }
+    config |= {
+        "auto_map": {"AutoConfig": "configuration_mobilellm.MobileLLMConfig"},
+        "tie_word_embeddings": False,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
     tokens = [[5, 6, 7, 8]]
-    assert score(first, tokens, context=CONTEXT) == score(again, tokens, context=CONTEXT)
-    assert score(first, tokens, context=CONTEXT) != score(other, tokens, context=CONTEXT)
+    theirs, ours = load(spec(model)), load(spec(tmp_path))
+    assert score(ours, tokens, context=CONTEXT) == score(theirs, tokens, context=CONTEXT)
 
 
 def test_a_model_that_does_not_load_or_fit_is_named(model: Path, tmp_path: Path) -> None:
@@ -122,7 +129,14 @@ def test_a_model_that_does_not_load_or_fit_is_named(model: Path, tmp_path: Path)
     narrow = tmp_path / "narrow"
     narrow.mkdir()
     for file in model.iterdir():
-        if file.suffix != ".safetensors":
-            (narrow / file.name).write_text(file.read_text().replace('"vocab_size": 384', '"vocab_size": 300'))
-    with pytest.raises(SourceError, match="has 384 entries, the model .* knows 300"):
+        if file.suffix == ".safetensors":
+            weights = {
+                name: tensor[:300] if "embed" in name else tensor for name, tensor in load_file(file).items()
+            }
+            save_file(weights, narrow / file.name, metadata={"format": "pt"})
+        else:
+            (narrow / file.name).write_text(
+                file.read_text().replace('"vocab_size": 384', '"vocab_size": 300')
+            )
+    with pytest.raises(SourceError, match=r"has 384 entries, the model .* knows 300"):
         load(spec(narrow))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from pydantic import ValidationError
 
@@ -10,7 +12,11 @@ from tasks.evaluation.config import (
 from tasks.store.node import Node
 
 BASE = EvaluatedModel(
-    digest="base", path="/models/base", tokenizer_digest="tok", tokenizer_path="/models/base", eos_id=2
+    digest="base",
+    address={"folder": "/models/base", "reference": "owner/base", "revision": "abc"},
+    tokenizer_digest="tok",
+    tokenizer_address={"node": "tokenizer/aa/aabb"},
+    eos_id=2,
 )
 
 
@@ -21,16 +27,16 @@ def shard(name: str) -> tuple[Node, Node]:
 
 def test_benchmark_identity_is_content_not_place() -> None:
     config = EvaluationConfig(benchmarks=["piqa"])
-    moved = BASE.model_copy(update={"path": "/elsewhere", "tokenizer_path": "/elsewhere", "seed": 5})
+    moved = replace(BASE, address={"node": "training/00/00"}, tokenizer_address={"node": "training/00/00"})
     node = benchmark_node(config, "piqa", BASE)
     assert benchmark_node(config, "piqa", moved).fingerprint == node.fingerprint
-    assert benchmark_node(config, "piqa", moved).reads["model"] == "/elsewhere"
+    assert benchmark_node(config, "piqa", moved).reads["model"] == moved.address
 
 
 @pytest.mark.parametrize("change", [{"digest": "other"}, {"tokenizer_digest": "other"}])
 def test_benchmark_identity_changes_with_the_model(change: dict[str, str]) -> None:
     config = EvaluationConfig(benchmarks=["piqa"])
-    other = benchmark_node(config, "piqa", BASE.model_copy(update=change))
+    other = benchmark_node(config, "piqa", replace(BASE, **change))
     assert other.fingerprint != benchmark_node(config, "piqa", BASE).fingerprint
 
 
@@ -57,9 +63,7 @@ def test_held_out_identity_is_the_verdicts_in_order() -> None:
         held_out_node(BASE, [one], max_documents=10, context=256),
         held_out_node(BASE, [one, two], max_documents=11, context=256),
         held_out_node(BASE, [one, two], max_documents=10, context=128),
-        held_out_node(
-            BASE.model_copy(update={"eos_id": 0}), [one, two], max_documents=10, context=256
-        ),
+        held_out_node(replace(BASE, eos_id=0), [one, two], max_documents=10, context=256),
     ]
     assert len({node.fingerprint, *(other.fingerprint for other in others)}) == 6
 

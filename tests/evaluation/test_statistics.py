@@ -40,8 +40,12 @@ def test_a_document_counts_by_its_length() -> None:
 def test_the_same_seed_gives_the_same_interval() -> None:
     nats = np.random.default_rng(1).gamma(2, 100, (2, 50))
     size = [100] * 50
-    assert bits(list(nats[0]), list(nats[1]), size, seed=7) == bits(list(nats[0]), list(nats[1]), size, seed=7)
-    assert bits(list(nats[0]), list(nats[1]), size, seed=7) != bits(list(nats[0]), list(nats[1]), size, seed=8)
+    assert bits(list(nats[0]), list(nats[1]), size, seed=7) == bits(
+        list(nats[0]), list(nats[1]), size, seed=7
+    )
+    assert bits(list(nats[0]), list(nats[1]), size, seed=7) != bits(
+        list(nats[0]), list(nats[1]), size, seed=8
+    )
 
 
 def test_the_bootstrap_agrees_with_the_normal_interval_on_equal_documents() -> None:

@@ -6,6 +6,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from tasks.evaluation.config import EvaluatedModel
+from tasks.store.models import resolve_model
+
 EOS = "<|end|>"
 
 TEXTS = [
@@ -49,3 +52,10 @@ def tiny_model(folder: Path, *, context: int = 1024, seed: int = 0, scale: float
                 parameter.mul_(scale)
     model.save_pretrained(folder)
     return folder
+
+
+def evaluated_model(folder: Path) -> EvaluatedModel:
+    """A saved one, as a recipe's base."""
+    found = resolve_model(str(folder), folder=folder, weights=True)
+    address = {"folder": str(found.folder), "reference": found.reference, "revision": found.revision}
+    return EvaluatedModel(found.model_digest, address, found.tokenizer_digest, address, eos_id=0)
