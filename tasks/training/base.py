@@ -1,4 +1,4 @@
-"""`python -m tasks.training.base --job job.json`: a base from a config without weights, initialised from the seed."""
+"""`python -m tasks.training.base --job job.json`: a base from a config alone, made from the seed."""
 
 import logging
 import sys

@@ -1,12 +1,13 @@
 """Checkpoints of a training under way: `step-N/` folders, whole or not taken for one.
 
-A checkpoint is made in `writing-N/`, its files reach the disk, the folder is renamed, and `manifest.json` with the
-size and sha256 of each file is written last. What has no whole manifest is never loaded: `newest` removes it. The
-last two are kept. Imports no torch: the parent looks here before it starts the processes.
+A checkpoint is made in `writing-N/`, its files reach the disk, the folder is renamed, and `manifest.json`
+with the size and sha256 of each file is written last. What has no whole manifest is never loaded: `newest`
+removes it. The last two are kept. Imports no torch: the parent looks here before it starts the processes.
 
-What it holds knows nothing of ranks: the fp32 weights and both AdamW moments, by parameter name, and the loss
-curve. So training goes on with any number of ranks, ZeRO stage or offload; on the same ones bit for bit. The price
-is that rank 0 gathers 12 bytes a parameter, one third at a time (0.5 GB of host memory at 125M parameters).
+What it holds knows nothing of ranks: the fp32 weights and both AdamW moments, by parameter name, and the
+loss curve. So training goes on with any number of ranks, ZeRO stage or offload; on the same ones bit for
+bit. The price is that rank 0 gathers 12 bytes a parameter, one third at a time (0.5 GB of host memory at
+125M parameters).
 """
 
 import hashlib

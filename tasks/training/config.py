@@ -1,8 +1,8 @@
 """What a training is: its config, the identity of a milestone's model and of a base made from the seed.
 
-A milestone's identity holds the config, the seed, the base it starts from and the corpora of every border up to
-its own (each segment between two borders is shuffled on its own). How it is computed (ranks, ZeRO stage,
-offload, micro-batch, checkpoints) is told beside the node, in `how`, and recorded.
+A milestone's identity holds the config, the seed, the base it starts from and the corpora of every border
+up to its own (each segment between two borders is shuffled on its own). How it is computed (ranks, ZeRO
+stage, offload, micro-batch, checkpoints) is told beside the node, in `how`, and recorded.
 """
 
 from collections.abc import Sequence
@@ -59,10 +59,10 @@ class TrainingConfig(StageConfig):
     """Each milestone is trained from the base."""
 
     precision: Literal["bf16", "fp32"] = "bf16"
-    """Of the weights in the forward pass and of the model that is saved; master weights and AdamW are fp32."""
+    """Of the weights in the forward pass and of the model saved; master weights and AdamW are fp32."""
 
     shuffle_window_sequences: int = Field(100_000, ge=1)
-    """A segment up to this size is permuted whole; a larger one in windows of this size, made of random blocks."""
+    """A segment up to this size is permuted whole; a larger one in windows of it, made of random blocks."""
 
     zero_stage: Literal[0, 1, 2, 3] = how(3)
     """What the ranks share: nothing, optimizer states, gradients too, parameters too."""
@@ -83,14 +83,14 @@ class TrainingConfig(StageConfig):
     def _computable(self) -> "TrainingConfig":
         if self.zero_stage == 0 and self.precision == "bf16":
             raise ValueError(
-                "zero_stage=0 with precision='bf16' is refused: DeepSpeed 0.19.8 drifts there (2e-2 in the loss within "
-                "20 steps, 7e-4 with any other stage); use zero_stage=1, or precision='fp32'"
+                "zero_stage=0 with precision='bf16' is refused: DeepSpeed 0.19.8 drifts there (2e-2 in the "
+                "loss within 20 steps, 7e-4 with any other stage); use zero_stage=1, or precision='fp32'"
             )
         if self.offload != "none" and self.zero_stage == 0:
             raise ValueError(f"offload={self.offload!r} needs zero_stage 1 to 3, found 0")
         if self.offload == "all" and self.zero_stage != 3:
             raise ValueError(
-                f"offload='all' needs zero_stage=3, found {self.zero_stage}; use offload='optimizer' or zero_stage=3"
+                f"offload='all' needs zero_stage=3, found {self.zero_stage}; use that, or offload='optimizer'"
             )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas={list(self.betas)}: each is at least 0 and below 1")
@@ -104,7 +104,7 @@ class Files:
     identity: str
     """The digest of its files, or the fingerprint of the node that made them."""
     reads: JSON
-    """{"folder", "reference", "revision"} of a resolved one, {"node": a path in the store} of one made here."""
+    """{"folder", "reference", "revision"} of a resolved one, {"node": path in the store} of one made here."""
 
     @classmethod
     def of_base(cls, model: ModelFiles) -> "Files":

@@ -53,8 +53,8 @@ class Batches:
         highest = int(rows.max())
         if highest >= self._vocab_size:
             raise SourceError(
-                f"the corpus has token id {highest}, the model's embedding {self._vocab_size} rows; the tokenizer "
-                "does not belong to this model"
+                f"the corpus has token id {highest}, the model's embedding {self._vocab_size} rows; the "
+                "tokenizer does not belong to this model"
             )
         for start in range(0, self._share, self._micro_batch):
             ids = torch.from_numpy(rows[start : start + self._micro_batch].astype(np.int64))

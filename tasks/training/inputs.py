@@ -96,6 +96,6 @@ def require_positions(model: JSON, sequence_length: int) -> None:
     positions = model.get("max_position_embeddings")
     if isinstance(positions, int) and sequence_length > positions:
         raise RecipeError(
-            f"packing.sequence_length={sequence_length} is beyond the {positions} positions that the base model knows "
-            f"(max_position_embeddings); use at most {positions}"
+            f"packing.sequence_length={sequence_length} is beyond the {positions} positions that the base "
+            f"model knows (max_position_embeddings); use at most {positions}"
         )

@@ -1,8 +1,9 @@
 """The training loop: one process a rank under DeepSpeed, from a base or a checkpoint to a saved model.
 
-Position is one integer, the step: the order of sequences, the learning rate and the random numbers (dropout) of a
-step are functions of it, so a checkpoint holds weights, moments and the loss curve and nothing else. The model is
-saved from the last checkpoint: killed between the two, the next run finds all steps done and only saves.
+Position is one integer, the step: the order of sequences, the learning rate and the random numbers
+(dropout) of a step are functions of it, so a checkpoint holds weights, moments and the loss curve and
+nothing else. The model is saved from the last checkpoint: killed between the two, the next run finds all
+steps done and only saves.
 """
 
 import logging
@@ -39,9 +40,9 @@ logger = logging.getLogger(__name__)
 _GROUP_ROWS = 200
 _EMIT_S = 0.5
 _CPU_BYTES = 256 << 20
-"""What a micro-batch may take on a CPU: larger ones were no faster there and push weights out of the cache."""
+"""What a micro-batch may take on a CPU, where larger ones gain nothing."""
 _GPU_SHARE = 0.6
-"""Of a device's memory: what is left for activations when the model states are counted, less what fragments."""
+"""Of a GPU's memory, for a micro-batch; the rest is for model states, buffers and fragmentation."""
 
 
 @dataclass(slots=True)
@@ -59,7 +60,7 @@ class Rank:
 def train(job: Job) -> None:
     """Do what the job says; rank 0 writes the model, the curve and the result."""
     spec = TrainingJob.model_validate(job.spec)
-    config, work = spec.config, job.folder
+    config = spec.config
     rank = _join()
     checkpoint = Checkpoint.at(Path(spec.checkpoint)) if spec.checkpoint else None
     with PackedCorpus(
@@ -111,7 +112,8 @@ def _join() -> Rank:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if cuda and local >= torch.cuda.device_count():
         raise ResourceError(
-            f"rank {local} has no GPU, this machine shows {torch.cuda.device_count()}; set DAPT_RANKS to that or less"
+            f"rank {local} has no GPU, this machine has {torch.cuda.device_count()}; set DAPT_RANKS to that "
+            "or less"
         )
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     backend = "nccl" if cuda else "gloo"
@@ -119,7 +121,8 @@ def _join() -> Rank:
         torch.cuda.set_device(device)
     if "RANK" not in os.environ:
         os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        alone = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=alone, rank=0, world_size=1)
     deepspeed.init_distributed(backend)
     return Rank(dist.get_rank(), dist.get_world_size(), device)
 
@@ -193,7 +196,7 @@ def _run(
 def _step(
     spec: TrainingJob, rank: Rank, batches: Batches, step: int, learning_rate: float
 ) -> tuple[float, float | None]:
-    """One optimizer step: the loss over all ranks before it, and the gradient's norm where DeepSpeed tells it."""
+    """One optimizer step: the loss over all ranks before it, and the gradient's norm (ZeRO 0: None)."""
     torch.manual_seed(int(np.random.SeedSequence((spec.seed, step, rank.number)).generate_state(1)[0]))
     for group in rank.engine.optimizer.param_groups:
         group["lr"] = learning_rate

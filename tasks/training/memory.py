@@ -1,9 +1,9 @@
 """How much memory a training needs, from config.json alone: an estimate, told as one.
 
-Model states are counted exactly from the parameter count. Activations are counted by the tensors that a Llama
-block keeps for its backward pass (about 20 KB a token and layer for MobileLLM-125M in bf16), the head by 12 bytes
-a token and vocabulary entry: its logits, their fp32 copy and their gradient. Attention is taken to be of the kind
-that stores no score matrix. Allocator overhead and communication buffers are not in it.
+Model states are counted exactly from the parameter count. Activations are counted by the tensors that a
+Llama block keeps for its backward pass (about 20 KB a token and layer for MobileLLM-125M in bf16), the head
+by 12 bytes a token and vocabulary entry: its logits, their fp32 copy and their gradient. Attention is taken
+to be of the kind that stores no score matrix. Allocator overhead and communication buffers are not in it.
 """
 
 from tasks.store.config import JSON
@@ -54,8 +54,8 @@ def estimate_memory(model: JSON, config: TrainingConfig, sequence_length: int, r
 
     Returns:
         `parameters` (a count), then bytes: `weights_bytes`, `gradients_bytes`, `optimizer_bytes`,
-        `activations_bytes`, `logits_bytes`, `device_bytes` (their sum on the device), `host_bytes` (offloaded),
-        and `micro_batch`.
+        `activations_bytes`, `logits_bytes`, `device_bytes` (their sum on the device), `host_bytes`
+        (offloaded), and `micro_batch`.
     """
     count, stage = parameter_count(model), config.zero_stage
     micro = max(1, config.micro_batch)

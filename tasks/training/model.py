@@ -1,8 +1,8 @@
 """A causal language model from a folder: fp32, no code of the folder's is run, no pickle is unpickled.
 
-MobileLLM's own folders say model_type "mobilellm" and bring their code. The model is Llama's with tied embeddings
-(logits equal to 3e-5 with random weights, transformers 5.23), so it is loaded as one. Its layer-sharing variants
-run each block twice and are refused.
+MobileLLM's own folders say model_type "mobilellm" and bring their code. The model is Llama's with tied
+embeddings (logits equal to 3e-5 with random weights, transformers 5.23), so it is loaded as one. Its
+layer-sharing variants run each block twice and are refused.
 """
 
 import shutil
@@ -29,7 +29,8 @@ def model_config(folder: Path) -> PreTrainedConfig:
     if given.get("model_type") == "mobilellm":
         if given.get("layer_sharing"):
             raise SourceError(
-                f"{folder}/config.json has layer_sharing (a MobileLLM-LS model), which is not supported; use the variant without"
+                f"{folder}/config.json has layer_sharing (a MobileLLM-LS model), which is refused; use the "
+                "variant without"
             )
         fields = {key: value for key, value in given.items() if key not in _REMOTE}
         return LlamaConfig(**{**fields, "tie_word_embeddings": bool(given.get("share_embedding", True))})
@@ -72,7 +73,8 @@ def load_weights(model: PreTrainedModel, weights: Path) -> None:
     told = model.load_state_dict(load_file(weights), strict=False)
     parameters = {name for name, _ in model.named_parameters()}
     absent = parameters & set(told.missing_keys)
-    assert not absent and not told.unexpected_keys, f"{weights}: {absent} {told.unexpected_keys}"
+    assert not absent, f"{weights} lacks {absent}"
+    assert not told.unexpected_keys, f"{weights} has {told.unexpected_keys}"
 
 
 def save_model(model: PreTrainedModel, base: Path, folder: Path) -> None:

@@ -1,10 +1,11 @@
 """Which sequences a step sees: a function of the recipe and the step alone, never of the number of ranks.
 
-A corpus grows by segments: segment k is rows [border k-1, border k). Each is shuffled on its own, so a larger
-budget begins with what a smaller one saw. A segment up to the window is permuted whole. A larger one is cut into
-blocks of a hundredth of the window; the blocks are permuted over the whole segment, then gathered, a window's
-worth at a time, and the rows of each window are permuted: every row can stand anywhere, what must be at hand at
-once is a window. Each epoch has an order of its own. The last incomplete batch is left out.
+A corpus grows by segments: segment k is rows [border k-1, border k). Each is shuffled on its own, so a
+larger budget begins with what a smaller one saw. A segment up to the window is permuted whole. A larger one
+is cut into blocks of a hundredth of the window; the blocks are permuted over the whole segment, then
+gathered, a window's worth at a time, and the rows of each window are permuted: every row can stand
+anywhere, what must be at hand at once is a window. Each epoch has an order of its own. The last incomplete
+batch is left out.
 
 The position is one integer, the step. Memory: 8 bytes a row of the window in use.
 """
@@ -23,7 +24,7 @@ _BLOCKS_A_WINDOW = 100
 
 
 def _generator(*key: int) -> np.random.Generator:
-    """Philox keyed by integers: the same numbers on every machine and numpy version that keeps its streams."""
+    """Philox keyed by integers: the same numbers on every machine."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
@@ -89,8 +90,8 @@ class SequenceOrder:
             if end - start < self.global_batch:
                 raise RecipeError(
                     f"milestone {number + 1} adds {end - start} sequences, less than one batch "
-                    f"(training.global_batch_sequences={self.global_batch}); raise the milestone, or lower the batch "
-                    f"to {max(1, end - start)} or less"
+                    f"(training.global_batch_sequences={self.global_batch}); raise the milestone, or lower "
+                    f"the batch to {max(1, end - start)} or less"
                 )
 
     @property
@@ -152,8 +153,8 @@ def divide_batch(global_batch: int, ranks: int, micro_batch: int = 0) -> int:
     nearest = above if below == 0 or above - global_batch <= global_batch - below else below
     each = f" of {micro_batch} sequences at once (training.micro_batch)" if micro_batch else ""
     raise RecipeError(
-        f"training.global_batch_sequences={global_batch} does not divide by {ranks} ranks{each}; the nearest that does "
-        f"is {nearest}, or set DAPT_RANKS to a divisor of {global_batch}"
+        f"training.global_batch_sequences={global_batch} does not divide by {ranks} ranks{each}; the nearest "
+        f"that does is {nearest}, or set DAPT_RANKS to a divisor of {global_batch}"
     )
 
 

@@ -1,8 +1,8 @@
 """Make a milestone's model, or a base, in processes of their own.
 
-The processes work in `<store>/work/training/<fingerprint>/` (on a remote store in the scratch folder): log, events,
-checkpoints, then the model. The model's files are moved into the node; the checkpoints stay until the node
-stands, so that a death in between costs nothing, and go when the next training begins.
+The processes work in `<store>/work/training/<fingerprint>/` (on a remote store in the scratch folder): log,
+events, checkpoints, then the model. The model's files are moved into the node; the checkpoints stay until
+the node stands, so that a death in between costs nothing, and go when the next training begins.
 """
 
 import getpass
@@ -37,7 +37,8 @@ def build_training(writer: NodeWriter) -> None:
     """Train a milestone, going on from its newest checkpoint where there is one.
 
     Raises:
-        RecipeError: the batch does not divide by the ranks, a milestone is smaller than a batch, or sequences are
+        RecipeError: the batch does not divide by the ranks, a milestone is smaller than a batch, or
+            sequences are
             longer than the model knows.
         SourceError: the base or the tokenizer is not what was planned.
         JobError: the processes failed; the next run goes on from the newest checkpoint.

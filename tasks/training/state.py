@@ -1,8 +1,8 @@
 """Weights and AdamW moments in and out of a DeepSpeed engine, whole and by parameter name.
 
-DeepSpeed's own checkpoints are one a rank and tied to the number of ranks and the ZeRO stage; its universal ones
-need a conversion, and none exists for stage 0. Here each tensor is gathered whole, which any other layout can take
-apart again: fp32 master weights and moments are copied bit for bit, the step is a number.
+DeepSpeed's own checkpoints are one a rank and tied to the number of ranks and the ZeRO stage; its universal
+ones need a conversion, and none exists for stage 0. Here each tensor is gathered whole, which any other
+layout can take apart again: fp32 master weights and moments are copied bit for bit, the step is a number.
 """
 
 from collections.abc import Iterator
@@ -58,9 +58,7 @@ def _gathered(engine: Engine, parameter: Any, part: str) -> torch.Tensor:
     return whole
 
 
-def _fragment(
-    optimizer: torch.optim.Optimizer, parameter: Any, part: str
-) -> tuple[torch.Tensor, int] | None:
+def _fragment(optimizer: torch.optim.Optimizer, parameter: Any, part: str) -> tuple[torch.Tensor, int] | None:
     """Stages 1 and 2: what this rank owns of a parameter, and where that starts in it; None: nothing."""
     mapping = parameter._hp_mapping
     if mapping is None:
@@ -72,7 +70,7 @@ def _fragment(
 
 
 def restore_state(engine: Engine, checkpoint: Checkpoint) -> None:
-    """Set master weights, moments and AdamW's step; the module itself must have been loaded with the same weights."""
+    """Set master weights, moments and AdamW's step; the module was loaded with the same weights."""
     optimizer = engine.optimizer if engine.zero_optimization_stage() == 0 else engine.optimizer.optimizer
     for flat, fused in _flat_partitions(engine, optimizer):
         step = torch.tensor(float(checkpoint.step), device=flat.device if fused else "cpu")
@@ -81,7 +79,8 @@ def restore_state(engine: Engine, checkpoint: Checkpoint) -> None:
     for part in PARTS:
         with safe_open(checkpoint.part(part), framework="pt") as file:
             for name, parameter in engine.module.named_parameters():
-                put(engine, optimizer, parameter, part, file.get_tensor(name))
+                value: torch.Tensor = file.get_tensor(name)  # type: ignore[no-untyped-call]
+                put(engine, optimizer, parameter, part, value)
 
 
 def _flat_partitions(engine: Engine, optimizer: torch.optim.Optimizer) -> Iterator[tuple[torch.Tensor, bool]]:
@@ -112,7 +111,7 @@ def _put_fragment(
 def _put_partition(
     engine: Engine, optimizer: torch.optim.Optimizer, parameter: Any, part: str, value: torch.Tensor
 ) -> None:
-    """Stage 3: an equal part of each parameter, the last one padded (`safe_set_full_*` fails on the padding)."""
+    """Stage 3: an equal part of each parameter, the last padded (`safe_set_full_*` fails on padding)."""
     owner = engine.optimizer
     group, start, count = owner.grad_position[owner.get_param_id(parameter)]
     flat = owner.fp32_partitioned_groups_flat[group]

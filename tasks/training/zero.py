@@ -1,8 +1,8 @@
 """DeepSpeed's config from ours. Plain values: imports neither torch nor deepspeed.
 
-Each flag has a reason: the optimizer is PyTorch's own AdamW (DeepSpeed's are compiled at run time, minutes where
-there is a compiler, an error where there is none), which ZeRO takes only when told to; gradients are summed in
-fp32 whatever the precision. Verified with DeepSpeed 0.19.8.
+Each flag has a reason: the optimizer is PyTorch's own AdamW (DeepSpeed's are compiled at run time, minutes
+where there is a compiler, an error where there is none), which ZeRO takes only when told to; gradients are
+summed in fp32 whatever the precision. Verified with DeepSpeed 0.19.8.
 """
 
 from tasks.store.config import JSON

@@ -24,7 +24,7 @@ MakeCorpus = Callable[[Store, int], Node]
 
 @pytest.fixture(scope="session")
 def make_corpus() -> MakeCorpus:
-    """Write a corpus of so many sequences, which a model can learn: each token mostly follows from the last."""
+    """Write a corpus of so many sequences; each token mostly follows from the last."""
 
     def rows(count: int) -> np.ndarray:
         rng = np.random.default_rng(5)
@@ -107,6 +107,4 @@ def dropout_folder(config_folder: Path, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="session")
 def tokenizer_files(config_folder: Path) -> Files:
     model = resolve_model(str(config_folder), folder=config_folder, weights=False)
-    return Files(
-        model.tokenizer_digest, {"folder": str(config_folder), "reference": "tiny", "revision": ""}
-    )
+    return Files(model.tokenizer_digest, {"folder": str(config_folder), "reference": "tiny", "revision": ""})

@@ -2,8 +2,10 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,9 @@ class Killed(Exception):
 class Trial:
     """A store with corpora and a base, in which trainings are run."""
 
-    def __init__(self, root: Path, folder: Path, make_corpus: Callable[[Store, int], Node], tokenizer: Files) -> None:
+    def __init__(
+        self, root: Path, folder: Path, make_corpus: Callable[[Store, int], Node], tokenizer: Files
+    ) -> None:
         self.store = Store(str(root))
         self.corpora = [make_corpus(self.store, count) for count in MILESTONES]
         self.tokenizer = tokenizer
@@ -48,7 +52,7 @@ class Trial:
         build_node(self.store, self.base, build_base, room="tasks.training", shard="base")
 
     def node(self, **fields: Any) -> tuple[Node, TrainingConfig]:
-        settings = {"precision": "fp32", "learning_rate": 1e-2, "checkpoint_every": 4} | fields
+        settings = {"precision": "fp32", "learning_rate": 1e-2, "checkpoint_every": 10} | fields
         config = TrainingConfig(base_model="tiny", global_batch_sequences=BATCH, **settings)
         made = node(
             config, seed=SEED, base=Files.of_node(self.base), tokenizer=self.tokenizer, corpora=self.corpora
@@ -61,6 +65,16 @@ class Trial:
             self.store, made, build_training, room="tasks.training", shard="8000", how=how_of(config, ranks)
         )
         return made, manifest
+
+    def resume_from(self, made: Node, checkpoint: Path | None) -> Path:
+        """Take back a finished training, to begin again from one of its checkpoints, or from nothing."""
+        self.store.remove(made.path)
+        work = work_folder(self.store, made.fingerprint)
+        shutil.rmtree(work)
+        work.mkdir()
+        if checkpoint is not None:
+            shutil.copytree(checkpoint, work / checkpoint.name)
+        return work
 
     def weights(self, made: Node) -> dict[str, torch.Tensor]:
         return load_file(self.store.local_path(f"{made.path}/model.safetensors"))
@@ -109,7 +123,9 @@ def reference(plain: Trial) -> tuple[list[float], dict[str, torch.Tensor]]:
     losses = []
     with PackedCorpus(plain.store, plain.corpora[-1].path) as corpus:
         for step in range(order.num_steps):
-            fraction = learning_rate_fraction(step, steps=order.num_steps, warmup_fraction=0.1, min_lr_fraction=0.1)
+            fraction = learning_rate_fraction(
+                step, steps=order.num_steps, warmup_fraction=0.1, min_lr_fraction=0.1
+            )
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * fraction
             ids = torch.from_numpy(corpus.rows(order.batch_rows(step)).astype(np.int64))
@@ -122,36 +138,65 @@ def reference(plain: Trial) -> tuple[list[float], dict[str, torch.Tensor]]:
     return losses, {name: value.detach() for name, value in model.state_dict().items()}
 
 
-def assert_close(
-    trial: Trial, made: Node, reference: tuple[list[float], dict[str, torch.Tensor]], moved: float
-) -> None:
+@dataclass(frozen=True)
+class Calm:
+    """A training that nothing disturbed."""
+
+    made: Node
+    manifest: Manifest
+    weights: dict[str, torch.Tensor]
+    losses: list[list[float]]
+    halfway: Path
+
+
+def undisturbed(trial: Trial, ranks: int, keep: Path, **fields: Any) -> Calm:
+    made, manifest = trial.train(ranks, **fields)
+    halfway = work_folder(trial.store, made.fingerprint) / "step-10"
+    kept = Path(shutil.copytree(halfway, keep / halfway.name))
+    return Calm(made, manifest, trial.weights(made), trial.losses(made), kept)
+
+
+@pytest.fixture(scope="module")
+def calm(plain: Trial, tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    return undisturbed(plain, 2, tmp_path_factory.mktemp("kept"))
+
+
+Reference = tuple[list[float], dict[str, torch.Tensor]]
+
+
+def assert_close(trial: Trial, made: Node, reference: Reference) -> None:
     """Rounding of sums in another order: 1e-5 in losses, 1e-3 of the way that the weights went."""
     losses, weights = reference
     assert [row[2] for row in trial.losses(made)] == pytest.approx(losses, abs=1e-5)
+    found, base = trial.weights(made), trial.weights(trial.base)
+    moved = distance(base, weights)
+    assert moved > 0.1
+    assert distance(found, weights) < 1e-3 * moved
+
+
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    return math.sqrt(sum(float((one[name] - other[name]).norm()) ** 2 for name in one))
+
+
+def assert_same(trial: Trial, made: Node, calm: Calm) -> None:
+    assert trial.losses(made) == calm.losses
     found = trial.weights(made)
-    apart = math.sqrt(sum(float((found[name] - weights[name]).norm()) ** 2 for name in found))
-    assert apart < 1e-3 * moved
-
-
-def distance(trial: Trial, weights: dict[str, torch.Tensor]) -> float:
-    base = trial.weights(trial.base)
-    return math.sqrt(sum(float((base[name] - weights[name]).norm()) ** 2 for name in base))
+    assert found.keys() == calm.weights.keys()
+    assert all(torch.equal(found[name], calm.weights[name]) for name in found)
 
 
 def test_two_ranks_of_zero_3_train_as_plain_adamw_and_the_model_loads(
-    plain: Trial, reference: tuple[list[float], dict[str, torch.Tensor]]
+    plain: Trial, calm: Calm, reference: Reference
 ) -> None:
-    made, manifest = plain.train(2)
-    moved = distance(plain, reference[1])
-    assert moved > 0.1
-    assert_close(plain, made, reference, moved)
+    assert_close(plain, calm.made, reference)
+    manifest = calm.manifest
     assert manifest.tokens == 20 * BATCH * 32
     assert manifest.details["steps"] == 20
     assert manifest.details["sequences_left_out"] == 10
     assert manifest.details["final_loss"] < manifest.details["first_loss"] - 0.5
     assert manifest.how["ranks"] == 2
 
-    folder = plain.store.address(made.path)
+    folder = plain.store.address(calm.made.path)
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert model.dtype == torch.float32
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -159,53 +204,50 @@ def test_two_ranks_of_zero_3_train_as_plain_adamw_and_the_model_loads(
     assert model.generate(torch.tensor([[3, 18]]), max_new_tokens=3, do_sample=False).shape == (1, 5)
 
 
-def test_training_moves_from_two_ranks_to_one_and_to_another_zero_stage(
-    plain: Trial, reference: tuple[list[float], dict[str, torch.Tensor]]
+@pytest.mark.parametrize(
+    ("ranks", "fields"),
+    [(1, {"zero_stage": 0}), (2, {"zero_stage": 2, "offload": "optimizer", "micro_batch": 3})],
+)
+def test_training_goes_on_with_other_ranks_and_another_zero_stage(
+    plain: Trial, calm: Calm, reference: Reference, ranks: int, fields: dict[str, Any]
 ) -> None:
-    fields = {"min_lr_fraction": 0.1000000001}  # another identity, the same numbers
-    with killed_after(5):
-        plain.train(2, **fields)
-    with killed_after(9):
-        plain.train(1, zero_stage=2, **fields)
-    made, manifest = plain.train(1, zero_stage=0, **fields)
-    assert manifest.how["resumed_from_step"] >= 8
-    assert_close(plain, made, reference, distance(plain, reference[1]))
+    plain.resume_from(calm.made, calm.halfway)
+    made, manifest = plain.train(ranks, **fields)
+    assert made == calm.made
+    assert manifest.how["resumed_from_step"] == 10
+    assert_close(plain, made, reference)
 
 
-def test_killed_twice_it_ends_bit_for_bit_as_if_never(
-    tmp_path: Path, dropout_folder: Path, make_corpus: Callable[[Store, int], Node], tokenizer_files: Files
-) -> None:
-    calm = Trial(tmp_path / "calm", dropout_folder, make_corpus, tokenizer_files)
-    made, _ = calm.train(2)
-    killed = Trial(tmp_path / "killed", dropout_folder, make_corpus, tokenizer_files)
-    again, _ = killed.node()
-    work = work_folder(killed.store, again.fingerprint)
+def test_killed_twice_it_ends_bit_for_bit_as_if_never(plain: Trial, calm: Calm) -> None:
+    work = plain.resume_from(calm.made, None)
     with killed_after(5):
-        killed.train(2)
+        plain.train(2, checkpoint_every=4)
     half = work / "step-19"  # a checkpoint whose making was cut short
     half.mkdir()
     (half / "weights.safetensors").write_bytes(b"half")
     with killed_after(9):
-        killed.train(2)
+        plain.train(2, checkpoint_every=4)
     assert not half.exists()
-    again, manifest = killed.train(2)
+    again, manifest = plain.train(2, checkpoint_every=4)
     assert manifest.how["resumed_from_step"] >= 8
-    assert killed.losses(again) == calm.losses(made)
-    found, expected = killed.weights(again), calm.weights(made)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert_same(plain, again, calm)
 
-    assert stands(killed.store, again.path)
-    clear_finished_work(killed.store)
+    assert stands(plain.store, again.path)
+    clear_finished_work(plain.store)
     assert not work.exists()
 
 
-def test_bf16_resumes_bit_for_bit_and_saves_bf16(plain: Trial) -> None:
-    calm, _ = plain.train(1, precision="bf16", zero_stage=1)
-    fields = {"precision": "bf16", "zero_stage": 1, "max_grad_norm": 1.0000000001}
-    with killed_after(5):
-        plain.train(1, **fields)
-    again, _ = plain.train(1, **fields)
-    assert plain.losses(again) == plain.losses(calm)
-    found, expected = plain.weights(again), plain.weights(calm)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert {value.dtype for value in found.values()} == {torch.bfloat16}
+def test_bf16_with_dropout_resumes_bit_for_bit_and_saves_bf16(
+    tmp_path: Path,
+    dropout_folder: Path,
+    make_corpus: Callable[[Store, int], Node],
+    tokenizer_files: Files,
+) -> None:
+    trial = Trial(tmp_path / "store", dropout_folder, make_corpus, tokenizer_files)
+    fields = {"precision": "bf16", "zero_stage": 1}
+    calm = undisturbed(trial, 1, tmp_path, **fields)
+    assert {value.dtype for value in calm.weights.values()} == {torch.bfloat16}
+    trial.resume_from(calm.made, calm.halfway)
+    again, manifest = trial.train(1, **fields)
+    assert manifest.how["resumed_from_step"] == 10
+    assert_same(trial, again, calm)

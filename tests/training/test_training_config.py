@@ -1,0 +1,94 @@
+import pytest
+from pydantic import ValidationError
+
+from tasks.store.node import Node
+from tasks.training.config import Files, TrainingConfig, base_node, config_of, how_of, node
+from tasks.training.run import thinned
+from tasks.training.zero import deepspeed_config, environment
+
+BASE = Files("b" * 64, {"folder": "/models/tiny", "reference": "tiny", "revision": ""})
+TOKENIZER = Files("c" * 64, {"folder": "/models/tiny", "reference": "tiny", "revision": ""})
+CORPORA = [Node(stage="corpus", version=1, config={"sequences": n}, inputs={}) for n in (100, 200)]
+
+
+def made(config: TrainingConfig, *, corpora: list[Node] = CORPORA, seed: int = 1) -> Node:
+    return node(config, seed=seed, base=BASE, tokenizer=TOKENIZER, corpora=corpora)
+
+
+def test_how_it_is_computed_and_the_models_name_are_no_identity() -> None:
+    plain = made(TrainingConfig(base_model="a"))
+    other = TrainingConfig(
+        base_model="b",
+        zero_stage=1,
+        offload="optimizer",
+        gradient_checkpointing=True,
+        micro_batch=4,
+        checkpoint_every=7,
+    )
+    assert made(other).fingerprint == plain.fingerprint
+
+
+def test_what_is_computed_is_identity() -> None:
+    plain = TrainingConfig(base_model="a")
+    others = [
+        made(TrainingConfig(base_model="a", learning_rate=2e-4)),
+        made(TrainingConfig(base_model="a", betas=(0.9, 0.999))),
+        made(plain, seed=2),
+        made(plain, corpora=CORPORA[1:]),  # the same corpus, but no border at 100
+        made(plain, corpora=CORPORA[:1]),
+    ]
+    assert len({made(plain).fingerprint, *(other.fingerprint for other in others)}) == 6
+
+
+def test_the_config_comes_back_from_a_node_and_how() -> None:
+    config = TrainingConfig(base_model="tiny", learning_rate=2e-4, zero_stage=2, micro_batch=3)
+    assert config_of(made(config), how_of(config, 2)) == (config, 1)
+
+
+def test_a_base_is_known_by_seed_model_and_tokenizer() -> None:
+    base = base_node(seed=1, model=BASE, tokenizer=TOKENIZER)
+    assert base.fingerprint != base_node(seed=2, model=BASE, tokenizer=TOKENIZER).fingerprint
+    assert Files.of_node(base) == Files(base.fingerprint, {"node": base.path})
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"schedule": "wsd"}, "cosine"),
+        ({"continuation": "extend"}, "restart"),
+        ({"zero_stage": 0}, "bf16.*drifts.*zero_stage=1"),
+        ({"zero_stage": 2, "offload": "all"}, "needs zero_stage=3"),
+        ({"zero_stage": 0, "precision": "fp32", "offload": "optimizer"}, "needs zero_stage 1 to 3"),
+        ({"betas": [0.9, 1.0]}, "below 1"),
+        ({"global_batch": 8}, "global_batch"),
+        ({"base_model": ""}, "base_model"),
+    ],
+)
+def test_what_cannot_be_computed_is_refused_with_the_reason(fields: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        TrainingConfig.model_validate({"base_model": "a", **fields})
+
+
+def test_deepspeed_is_told_the_stage_the_offload_and_to_sum_in_fp32() -> None:
+    given = deepspeed_config(
+        TrainingConfig(base_model="a", offload="all"), micro_batch=2, grad_accumulation_steps=3
+    )
+    zero = {"stage": 3, "offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}}
+    assert given["zero_optimization"] == zero
+    assert given["data_types"] == {"grad_accum_dtype": "fp32"}
+    assert (given["train_micro_batch_size_per_gpu"], given["gradient_accumulation_steps"]) == (2, 3)
+    fp32 = deepspeed_config(
+        TrainingConfig(base_model="a", precision="fp32"), micro_batch=1, grad_accumulation_steps=1
+    )
+    assert "bf16" not in fp32
+
+
+def test_ranks_share_the_cores() -> None:
+    assert [environment(ranks, cores=8)["OMP_NUM_THREADS"] for ranks in (1, 3, 16)] == ["8", "2", "1"]
+
+
+def test_a_thinned_curve_keeps_its_ends() -> None:
+    rows = [[float(n), 0.0] for n in range(1234)]
+    found = thinned(rows, 500)
+    assert (len(found), found[0], found[-1]) == (500, rows[0], rows[-1])
+    assert thinned(rows[:3], 500) == rows[:3]
