@@ -175,7 +175,7 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _absolute_source(source: SourceConfig, folder: Path) -> SourceConfig:
-    files = [glob if "://" in glob else str(folder / Path(glob).expanduser()) for glob in source.files]
+    files = tuple(glob if "://" in glob else str(folder / Path(glob).expanduser()) for glob in source.files)
     return source.model_copy(update={"files": files})
 
 
