@@ -132,7 +132,7 @@ class Index:
             wanted = max(int(needed / MOST_FILLED) + 1, slots * 3 // 2, 2048)
             _grow(tables.buckets, wanted * self._matching.num_bands)
             self._tables = tables._replace(same=np.zeros(wanted, np.int32))
-            regrow(self._tables, slots, self.num_docs, self._matching.rows_per_band)
+            regrow(self._tables, slots, self.num_docs)
 
 
 def least_equal(threshold: float, num_perm: int) -> int:

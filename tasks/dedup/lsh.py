@@ -11,7 +11,8 @@ original was full before the original came: it stays. (An exact copy never does.
 documents and their order alone, not on the tables' size or on how the work was cut.
 
 Slots of a table are uint64: 0 is free, else the document's row + 1 below, 32 bits of the bucket's hash above.
-Equal bits are only a hint: the rows themselves are compared, so that no accident of hashing makes a pair.
+Their place follows from those bits, so a table grows without a look at the signatures. Equal bits are only a
+hint: the rows themselves are compared, so that no accident of hashing makes a pair.
 """
 
 from typing import NamedTuple
@@ -199,7 +200,7 @@ def enter_exact(tables: Tables, row: int) -> None:
 
 
 @kernel
-def regrow(tables: Tables, old_slots: int, num_docs: int, rows_per_band: int) -> None:
+def regrow(tables: Tables, old_slots: int, num_docs: int) -> None:
     """Spread both kinds of table over the slots they have now.
 
     The bands' tables have `old_slots` slots each, packed at the front of the grown array; the last is moved
@@ -212,9 +213,7 @@ def regrow(tables: Tables, old_slots: int, num_docs: int, rows_per_band: int) ->
         tables.buckets[band * slots : (band + 1) * slots] = 0
         for entry in old:
             if entry:
-                head = int(np.int64(entry & _ROW)) - 1
-                h = _band_hash(tables.signatures[head], band, rows_per_band)
-                slot = _place(h, slots)
+                slot = _place(entry, slots)
                 while tables.buckets[band * slots + slot]:
                     slot = slot + 1 if slot + 1 < slots else 0
                 tables.buckets[band * slots + slot] = entry
@@ -251,8 +250,8 @@ def _band_hash(signature: NDArray[np.uint32], band: int, rows_per_band: int) -> 
 
 @kernel
 def _place(h: np.uint64, slots: int) -> int:
-    """A slot from the low 32 bits, for any number of slots: the high ones mark the entry."""
-    return int(np.int64(((h & _ROW) * np.uint64(slots)) >> _HIGH))
+    """A slot from the high 32 bits, for any number of slots."""
+    return int(np.int64(((h >> _HIGH) * np.uint64(slots)) >> _HIGH))
 
 
 @kernel

@@ -4,12 +4,11 @@ In: lower-cased UTF-8. Out: a row of uint32 a document, bit-equal to `datasketch
 hashfunc=int)` on the same 32-bit shingle hashes, so datasketch is the oracle and reads what the store holds
 (`LeanMinHash(seed=1, hashvalues=row, scheme="affine32")`).
 
-A word is a maximal run of ASCII letters and digits and of bytes >= 0x80, but for two things. General
-punctuation and symbols (U+0080-U+00BF, U+2000-U+2BFF) separate words as their ASCII kin do: a copy with
-curly quotes or a long dash stays a copy. An ideograph or kana (U+3000-U+9FFF) is a word of its own: such text
-has no spaces, and a paragraph of it would be one word. Thai, Lao and Khmer have none either and stay long
-words: only copies with whole lines in common are found there. Texts that differ in Unicode normalisation
-(NFC, NFD) differ here.
+A word is a maximal run of ASCII letters and digits and of bytes >= 0x80, except that punctuation and symbols
+beyond ASCII separate words as their ASCII kin do (U+0080-U+00BF, U+2000-U+2BFF, U+3000-U+303F,
+U+FF00-U+FF0F, U+FF1A-U+FF20): a copy with curly quotes or a long dash stays a copy. Chinese and Japanese have
+no spaces: their words here are what stands between two marks. Thai, Lao and Khmer have few marks either: near
+copies are found there by whole lines in common. Texts that differ in Unicode normalisation differ here.
 
 A document of fewer words than a shingle has is one shingle of all its words. One without any word keeps the
 empty signature (all slots 0xFFFFFFFF) and is never near anything: exact dedup alone applies to it.
@@ -26,8 +25,7 @@ from tasks.text.kernel import kernel
 EMPTY = np.uint32(0xFFFFFFFF)
 """A slot of a document without words."""
 
-_SEPARATOR, _LETTER, _LATIN_SYMBOLS, _SYMBOLS, _IDEOGRAPH = 0, 1, 2, 3, 4
-_FIRST_LETTER_AFTER_SYMBOLS = 0xB0  # U+2C00, Glagolitic, is E2 B0 80
+_LETTER, _SEPARATOR, _LEADS_SYMBOL = 0, 1, 2
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _BLOCK = 2048  # shingle hashes that stay in the first-level cache while all permutations run over them
 
@@ -36,9 +34,7 @@ def _byte_classes() -> NDArray[np.uint8]:
     classes = np.full(256, _LETTER, np.uint8)
     for byte in range(128):
         classes[byte] = _LETTER if chr(byte).isalnum() else _SEPARATOR
-    classes[0xC2] = _LATIN_SYMBOLS
-    classes[0xE2] = _SYMBOLS
-    classes[0xE3:0xEA] = _IDEOGRAPH
+    classes[[0xC2, 0xE2, 0xE3, 0xEF]] = _LEADS_SYMBOL
     return classes
 
 
@@ -113,26 +109,37 @@ def _sign(
 def _next_word(data: NDArray[np.uint8], at: int, end: int) -> tuple[int, bool, np.uint64]:
     """Where the search goes on, whether there was a word, and its hash (FNV-1a, then mixed)."""
     word = FNV_OFFSET
-    start = at
+    found = False
     while at < end:
-        byte = data[at]
-        kind = _CLASSES[byte]
-        if kind == _SYMBOLS and (at + 1 == end or data[at + 1] >= _FIRST_LETTER_AFTER_SYMBOLS):
-            kind = _LETTER
-        if kind == _LETTER:
-            word = (word ^ np.uint64(byte)) * FNV_PRIME
-            at += 1
-        elif at > start:
+        width = _separator(data, at, end)
+        if width and found:
             break
-        elif kind == _IDEOGRAPH:
-            at = min(at + 3, end)
-            for place in range(start, at):
-                word = (word ^ np.uint64(data[place])) * FNV_PRIME
-            break
+        if width:
+            at += width
         else:
-            at = min(at + (1 if kind == _SEPARATOR else kind), end)  # _LATIN_SYMBOLS: 2 bytes, _SYMBOLS: 3
-            start = at
-    return at, at > start, fmix64(word)
+            word = (word ^ np.uint64(data[at])) * FNV_PRIME
+            found = True
+            at += 1
+    return at, found, fmix64(word)
+
+
+@kernel
+def _separator(data: NDArray[np.uint8], at: int, end: int) -> int:
+    """Bytes of the separator that begins here, 0 where a letter stands."""
+    kind = _CLASSES[data[at]]
+    if kind != _LEADS_SYMBOL or at + 1 >= end:
+        return 1 if kind == _SEPARATOR else 0
+    lead, second = data[at], data[at + 1]
+    if lead == 0xC2:
+        return 2
+    if lead == 0xE2:
+        return 3 if second < 0xB0 and at + 3 <= end else 0
+    if lead == 0xE3:
+        return 3 if second == 0x80 and at + 3 <= end else 0
+    if second != 0xBC or at + 3 > end:
+        return 0
+    third = data[at + 2]
+    return 3 if third < 0x90 or 0x9A <= third <= 0xA0 else 0
 
 
 @kernel

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 MASK64, MASK32 = 2**64 - 1, 2**32 - 1
-WORD = re.compile("[\u3000-\u9fff]|(?:[0-9a-z\u00c0-\u1fff\u2c00-\u2fff\ua000-\U0010ffff])+")
+WORD = re.compile("[0-9a-z\u00c0-\u1fff\u2c00-\u2fff\u3040-\ufeff\uff10-\uff19\uff21-\U0010ffff]+")
 
 
 def lower(text: str) -> str:
