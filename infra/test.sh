@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install into .venv, then pass every check: lint, types, the three test lanes, the wheel, a plan of each recipe.
+# Install into .venv, then pass every check: lint, types, the three test lanes, the wheel, the quickstart, a plan of
+# each recipe.
 # Needs Python 3.11+ and a package registry; no GPU, no hub, no server. Leaves the checkout as it found it.
 #   PYTHON=/path/to/python3.11   another interpreter
 set -euo pipefail
@@ -43,6 +44,7 @@ print(f"{len(packed)} files in the wheel, {sum(not name.endswith('.py') for name
 PY
 }
 
+# On the store that the quickstart filled: a recipe may continue the model of another.
 plan_recipes() {
   local recipe
   for recipe in deployments/recipes/*.toml; do
@@ -63,6 +65,7 @@ step "types" mypy
 step "flow lane" pytest -q -m "flow and not train and not gpu"
 step "train lane" pytest -q -m "train and not gpu"
 step "wheel" check_wheel
+step "quickstart" env DAPT_STORE="$scratch/store" bash "$ROOT/infra/quickstart.sh"
 step "plan of every recipe" plan_recipes
 step "the checkout is as it was" same_checkout
 say "All checks passed in $SECONDS s"
