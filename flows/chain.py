@@ -1,8 +1,8 @@
 """The data nodes of a corpus, known before anything runs: one chain of nodes a source shard.
 
 A chain is download → filtering → signatures → dedup (which also follows the shard before it) →
-tokenization → packing. The general corpus' chain ends at dedup: it is measured, never packed. A trained
-tokenizer is a node of the first shard that the tokenization of every shard follows.
+tokenization → packing. The general corpus' chain ends at dedup: it is measured, never packed. The tokenizer
+that models are saved and measured with is a node of the first shard: trained on it, or made of a given one.
 """
 
 from dataclasses import dataclass, replace
@@ -110,14 +110,16 @@ class Walk:
 
 
 def domain_chain(recipe: Recipe, shards: list[SourceShard], tokenizer: TokenizerRef | None) -> Chain:
-    """The chain of the domain corpus; `tokenizer` None: one is trained on its first shard."""
-    found = []
+    """The chain of the domain corpus; `tokenizer` None: one is trained on the first shard."""
+    found: list[ShardNodes] = []
     for shard in _measured(recipe, recipe.download, shards):
         nodes = dict(shard.nodes)
         fetched, verdicts = nodes["download"], nodes["dedup"]
         if tokenizer is None:
             nodes["tokenizer"] = tokenization.trained_tokenizer_node(recipe.tokenization, fetched, verdicts)
             tokenizer = tokenization.trained_tokenizer_of(nodes["tokenizer"])
+        elif not found:
+            nodes["tokenizer"] = tokenization.given_tokenizer_node(tokenizer)
         nodes["tokenization"] = tokenization.node(recipe.tokenization, fetched, verdicts, tokenizer)
         nodes["packing"] = packing.node(recipe.packing, nodes["tokenization"])
         found.append(replace(shard, nodes=nodes))

@@ -33,7 +33,7 @@ from tasks.store.config import JSON
 from tasks.store.errors import BudgetError, DaptError, ShardsFailed, StoreDamaged
 from tasks.store.manifest import Manifest, stands
 from tasks.store.tokens import format_tokens
-from tasks.tokenization.task import tokenize_shard, train_tokenizer
+from tasks.tokenization.task import make_tokenizer, tokenize_shard
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ TASKS: dict[str, NodeTask] = {
     "filtering": filter_shard,
     "signatures": sign_shard,
     "dedup": dedup_shard,
-    "tokenizer": train_tokenizer,
+    "tokenizer": make_tokenizer,
     "tokenization": tokenize_shard,
     "packing": pack_shard,
 }
@@ -151,8 +151,7 @@ class _Build:
         """Whether all that a node reads stands; its own shard's earlier stages do."""
         if stage in IN_ORDER and position and stage not in self.shards[position - 1].done:
             return False
-        trains = "tokenizer" in self.shards[0].nodes.nodes
-        return not (stage == "tokenization" and trains and "tokenizer" not in self.shards[0].done)
+        return stage != "tokenization" or "tokenizer" in self.shards[0].done
 
     def _shard_name(self, shard: _Shard) -> str:
         return shard.nodes.name if self.chain.corpus == DOMAIN else f"{self.chain.corpus} {shard.nodes.name}"

@@ -9,14 +9,14 @@ from rich.table import Table
 from tokenizers import Tokenizer
 
 from flows.chain import DOMAIN, Chain
-from flows.milestones import tokenizer_of
+from flows.milestones import tokenizer_node
 from flows.outcome import nodes_of, walks_of
 from flows.resolve import Resolved
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError
 from tasks.store.manifest import set_aside, stands, why_damaged
 from tasks.store.node import Node
-from tasks.store.shard import failure_path, read_failure, read_table
+from tasks.store.shard import failure_path, open_node_file, read_failure, read_table
 
 _VERDICT_STAGES = ("filtering", "dedup", "tokenization")
 _EXCERPT = 300
@@ -154,8 +154,10 @@ def _dropped(resolved: Resolved, chain: Chain) -> Iterator[JSON]:
 
 def packed(resolved: Resolved, count: int) -> list[JSON]:
     """The first packed rows, decoded: their documents and their text."""
-    tokenizer = _tokenizer(resolved)
     found: list[JSON] = []
+    if stands(resolved.store, tokenizer_node(resolved).path) is None:
+        return found
+    tokenizer = _tokenizer(resolved)
     for shard in resolved.chains[DOMAIN].shards:
         node = shard.nodes["packing"]
         if stands(resolved.store, node.path) is None:
@@ -176,10 +178,8 @@ def packed(resolved: Resolved, count: int) -> list[JSON]:
 
 
 def _tokenizer(resolved: Resolved) -> Tokenizer:
-    address = tokenizer_of(resolved).address
-    if "node" in address:
-        return Tokenizer.from_str(resolved.store.read(f"{address['node']}/tokenizer.json").decode())
-    return Tokenizer.from_file(f"{address['folder']}/tokenizer.json")
+    with open_node_file(resolved.store, tokenizer_node(resolved).path, "tokenizer.json") as file:
+        return Tokenizer.from_file(str(file))
 
 
 def print_found(found: list[JSON], console: Console) -> None:

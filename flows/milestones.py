@@ -13,7 +13,7 @@ from tasks.evaluation.config import EvaluatedModel, benchmark_node, held_out_nod
 from tasks.report.config import report_node
 from tasks.store.node import Node
 from tasks.store.tokens import format_tokens
-from tasks.tokenization.config import TokenizerRef, trained_tokenizer_of
+from tasks.tokenization.config import trained_tokenizer_of
 from tasks.training.config import Files
 
 BITS = "bits_per_byte"
@@ -46,16 +46,9 @@ def corpus_nodes(resolved: Resolved, domain: Walk) -> list[Node]:
     return [packing.corpus_node(packed, config=resolved.recipe.packing, budget=budget) for budget in reached]
 
 
-def tokenizer_of(resolved: Resolved) -> TokenizerRef:
-    """The tokenizer, also one that is still to be trained."""
-    if resolved.tokenizer is not None:
-        return resolved.tokenizer
-    return trained_tokenizer_of(resolved.chains[DOMAIN].shards[0].nodes["tokenizer"])
-
-
-def _tokenizer_files(resolved: Resolved) -> Files:
-    tokenizer = tokenizer_of(resolved)
-    return Files(tokenizer.digest, tokenizer.address)
+def tokenizer_node(resolved: Resolved) -> Node:
+    """The tokenizer that models are saved and measured with."""
+    return resolved.chains[DOMAIN].shards[0].nodes["tokenizer"]
 
 
 def base_model(resolved: Resolved) -> Model:
@@ -66,13 +59,15 @@ def base_model(resolved: Resolved) -> Model:
     given = Files.of_base(base)
     if base.has_weights:
         return Model("base", None, given)
-    made = training.base_node(seed=resolved.recipe.seed, model=given, tokenizer=_tokenizer_files(resolved))
+    made = training.base_node(
+        seed=resolved.recipe.seed, model=given, tokenizer=Files.of_node(tokenizer_node(resolved))
+    )
     return Model("base", made, Files.of_node(made))
 
 
 def milestone_models(resolved: Resolved, corpora: list[Node]) -> list[Model]:
     """The model of each milestone whose corpus is known."""
-    base, tokenizer = base_model(resolved), _tokenizer_files(resolved)
+    base, tokenizer = base_model(resolved), Files.of_node(tokenizer_node(resolved))
     found = []
     for number, corpus in enumerate(corpora):
         node = training.node(
@@ -94,13 +89,14 @@ def evaluation_nodes(
     The domain's slice lies within the first milestone's shards, so that base and all milestones are compared
     on the same documents.
     """
-    recipe, tokenizer = resolved.recipe, tokenizer_of(resolved)
+    recipe, tokenizer = resolved.recipe, tokenizer_node(resolved)
+    eos_id = (resolved.tokenizer or trained_tokenizer_of(tokenizer)).eos_id
     evaluated = EvaluatedModel(
         digest=model.files.identity,
         address=model.files.reads,
-        tokenizer_digest=tokenizer.digest,
-        tokenizer_address=tokenizer.address,
-        eos_id=tokenizer.eos_id,
+        tokenizer_digest=tokenizer.fingerprint,
+        tokenizer_address={"node": tokenizer.path},
+        eos_id=eos_id,
     )
     found = {
         name: benchmark_node(recipe.evaluation, name, evaluated) for name in recipe.evaluation.benchmarks

@@ -1,9 +1,9 @@
 """The Prefect side that all rooms share: how a node becomes a task.
 
 The store decides, Prefect shows: a task asks the store whether its node stands, and makes it if not.
-Prefect's own result cache is off. A record beside the manifest could only agree with it or lie; the flows do
-not even submit what stands, so ten thousand hits cost nothing. A node found standing by a task (made meanwhile
-by another run) shows as `Cached`.
+Prefect's own result cache is off. A record beside the manifest could only agree with it or lie; the flows
+do not even submit what stands, so ten thousand hits cost nothing. A node found standing by a task (made
+meanwhile by another run) shows as `Cached`.
 """
 
 from collections.abc import Callable

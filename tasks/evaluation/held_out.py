@@ -62,6 +62,7 @@ def run(job: Job) -> None:
     loaded = load(job.spec)
     documents = pq.read_table(job.folder / DOCUMENTS)
     ids, texts = documents["id"].to_pylist(), documents["text"].to_pylist()
+    loaded.tokenizer.backend_tokenizer.encode_special_tokens = True  # as packed: text is text
     tokens = loaded.tokenizer(texts, add_special_tokens=False)["input_ids"]
     context = min(int(job.spec["context"]), loaded.context)
     nats = score(loaded, tokens, context=context, job=job)

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 
 from tasks.evaluation.config import BenchmarkUnit, HeldOutUnit
 from tasks.evaluation.documents import read_slice
-from tasks.evaluation.folders import local_folder
 from tasks.evaluation.names import require_benchmarks
 from tasks.evaluation.tables import BENCHMARK_ITEMS, DOCUMENTS, HELD_OUT_ITEMS, ITEMS
 from tasks.runtime.launch import launch
@@ -30,6 +29,7 @@ from tasks.store.errors import (
     SourceError,
     TransientError,
 )
+from tasks.store.folders import local_folder
 from tasks.store.shard import NodeWriter
 
 _RAISED = {kind.__name__: kind for kind in (RecipeError, SourceError, TransientError, ResourceError)}

@@ -14,8 +14,8 @@ from tasks.tokenization.encode import tokenizer_facts
 STAGE = "tokenization"
 VERSION = 1
 
-TRAINED_STAGE = "tokenizer"
-TRAINED_VERSION = 1
+TOKENIZER_STAGE = "tokenizer"
+TOKENIZER_VERSION = 1
 
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
 """Of a trained tokenizer, by id: where LlamaConfig expects bos (1) and eos (2)."""
@@ -106,11 +106,22 @@ def trained_tokenizer_node(config: TokenizationConfig, download: Node, dedup: No
     """Train `config.train_vocab_size` ids on what dedup kept of one shard, the corpus' first."""
     assert config.train_vocab_size, "no tokenizer is to be trained"
     return Node(
-        stage=TRAINED_STAGE,
-        version=TRAINED_VERSION,
+        stage=TOKENIZER_STAGE,
+        version=TOKENIZER_VERSION,
         config={"train_vocab_size": config.train_vocab_size},
         inputs={"dedup": dedup.fingerprint},
         reads={"download": download.path, "dedup": dedup.path},
+    )
+
+
+def given_tokenizer_node(tokenizer: TokenizerRef) -> Node:
+    """Make of a given tokenizer what models are saved and measured with."""
+    return Node(
+        stage=TOKENIZER_STAGE,
+        version=TOKENIZER_VERSION,
+        config={},
+        inputs={"tokenizer": tokenizer.digest, "eos": str(tokenizer.eos_id)},
+        reads={"tokenizer": tokenizer.address},
     )
 
 

@@ -5,13 +5,14 @@ beside a right `tokenizer.json`, transformers 5.23 gives other ids than the ones
 """
 
 import json
-from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from tasks.store.config import JSON
-from tasks.tokenization import spiece
-from tasks.tokenization.encode import load_encoder
+from tasks.tokenization.encode import Encoder
+
+_CLASS = "PreTrainedTokenizerFast"
+_KEPT = ("special_tokens_map.json", "chat_template.jinja")
 
 
 def huggingface_files(tokenizer: Tokenizer, special: dict[str, str]) -> dict[str, bytes]:
@@ -22,7 +23,7 @@ def huggingface_files(tokenizer: Tokenizer, special: dict[str, str]) -> dict[str
         special: `eos_token`, `bos_token`, `unk_token`, `pad_token` by role; those that there are.
     """
     config: JSON = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
+        "tokenizer_class": _CLASS,
         "clean_up_tokenization_spaces": False,
         "model_max_length": 10**30,  # transformers' word for "no limit"
         **special,
@@ -34,24 +35,34 @@ def huggingface_files(tokenizer: Tokenizer, special: dict[str, str]) -> dict[str
     }
 
 
-def converted_files(folder: Path) -> dict[str, bytes]:
-    """For a folder with `tokenizer.model` alone: files from which its tokenizer loads with the right ids.
+def portable_files(encoder: Encoder) -> dict[str, bytes]:
+    """A given tokenizer's files, so that transformers loads from them the ids that we use.
 
-    Empty where the folder has a tokenizer.json: that is exact as it is.
+    Its own tokenizer.json and configuration with another class, and its chat template; from `tokenizer.model`
+    alone, what it was converted to.
 
-    Raises:
-        SourceError: the tokenizer cannot be used.
+    Args:
+        encoder: of the folder.
     """
-    if (folder / "tokenizer.json").is_file():
-        return {}
-    encoder = load_encoder(folder)
-    model = spiece.read_model((folder / "tokenizer.model").read_bytes())
-    special = {"eos_token": str(encoder.tokenizer.id_to_token(encoder.facts.eos_id))}
-    if encoder.unknown_id >= 0:
-        special["unk_token"] = str(encoder.tokenizer.id_to_token(encoder.unknown_id))
-    if encoder.judge is not None and encoder.judge.bos_id() >= 0:
-        special["bos_token"] = model.pieces[encoder.judge.bos_id()].text
-    return huggingface_files(encoder.tokenizer, special)
+    folder = encoder.folder
+    eos = str(encoder.tokenizer.id_to_token(encoder.facts.eos_id))
+    if encoder.judge is not None:
+        special = {"eos_token": eos}
+        if encoder.unknown_id >= 0:
+            special["unk_token"] = str(encoder.tokenizer.id_to_token(encoder.unknown_id))
+        if encoder.judge.bos_id() >= 0:
+            special["bos_token"] = str(encoder.tokenizer.id_to_token(encoder.judge.bos_id()))
+        files = huggingface_files(encoder.tokenizer, special)
+    else:
+        given = folder / "tokenizer_config.json"
+        config: JSON = json.loads(given.read_bytes()) if given.is_file() else {}
+        config = {key: value for key, value in config.items() if key != "auto_map"}
+        files = {
+            "tokenizer.json": (folder / "tokenizer.json").read_bytes(),
+            "tokenizer_config.json": _pretty({"eos_token": eos, **config, "tokenizer_class": _CLASS}),
+        }
+    kept = {name: (folder / name).read_bytes() for name in _KEPT if (folder / name).is_file()}
+    return kept | files
 
 
 def _pretty(value: object) -> bytes:

@@ -5,7 +5,6 @@ dropped, and the measures behind the verdict. Memory: the shard's verdicts and o
 text (about 120 bytes a token while HF encodes it), whatever the shard's size.
 """
 
-import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +16,13 @@ from numpy.typing import NDArray
 
 from tasks.store.config import JSON
 from tasks.store.errors import SourceError, StoreDamaged
+from tasks.store.folders import local_folder
 from tasks.store.manifest import read_manifest
-from tasks.store.models import resolve_model
-from tasks.store.paths import Store
-from tasks.store.shard import NodeWriter, iter_batches, open_node_file, read_table
+from tasks.store.shard import NodeWriter, iter_batches, read_table
 from tasks.text.columns import text_buffers
 from tasks.tokenization.config import SPECIAL_TOKENS, TokenizationConfig
-from tasks.tokenization.encode import BATCH_BYTES, Encoder, load_encoder, read_encoder
-from tasks.tokenization.layout import huggingface_files
+from tasks.tokenization.encode import BATCH_BYTES, Encoder, load_encoder
+from tasks.tokenization.layout import huggingface_files, portable_files
 from tasks.tokenization.quality import Quality, judge, measure
 from tasks.tokenization.train import train_byte_level
 
@@ -60,28 +58,41 @@ def build_tokenization(writer: NodeWriter) -> None:
         StoreDamaged: an input is not whole.
     """
     config = TokenizationConfig.model_validate(writer.node.config)
-    with _encoder(writer) as encoder:
-        total, text_bytes, sampled = _num_kept(writer), 0, 0
-        with writer.parquet(schema(encoder.dtype), **_LAYOUT) as out:
-            for ids, text in _batches(writer):
-                if sampled < _FAITHFUL_BYTES:
-                    sampled += _compare(encoder, text, _FAITHFUL_BYTES - sampled)
-                batch, kept_bytes = _encoded(config, encoder, ids, text, out.schema)
-                out.write_batch(batch)
-                _count(writer, batch)
-                text_bytes += kept_bytes
-                writer.progress(writer.documents_in, total, "documents", tokens=writer.tokens)
-        facts = encoder.facts
-        writer.details = {"eos_id": facts.eos_id, "vocab_size": facts.vocab_size, "text_bytes": text_bytes}
+    with tempfile.TemporaryDirectory(prefix="dapt-tokenizer-") as folder:
+        encoder = _encoder(writer, Path(folder))
+    total, text_bytes, sampled = _num_kept(writer), 0, 0
+    with writer.parquet(schema(encoder.dtype), **_LAYOUT) as out:
+        for ids, text in _batches(writer):
+            if sampled < _FAITHFUL_BYTES:
+                sampled += _compare(encoder, text, _FAITHFUL_BYTES - sampled)
+            batch, kept_bytes = _encoded(config, encoder, ids, text, out.schema)
+            out.write_batch(batch)
+            _count(writer, batch)
+            text_bytes += kept_bytes
+            writer.progress(writer.documents_in, total, "documents", tokens=writer.tokens)
+    facts = encoder.facts
+    writer.details = {"eos_id": facts.eos_id, "vocab_size": facts.vocab_size, "text_bytes": text_bytes}
 
 
 def build_tokenizer(writer: NodeWriter) -> None:
-    """Train a tokenizer on what dedup kept of a shard; its files are this node's.
+    """The tokenizer that models are saved and measured with: trained here, or made of a given one's files.
 
     Raises:
-        SourceError: nothing was kept.
+        SourceError: nothing was kept to train on, or the given one is not what was planned.
         StoreDamaged: an input is not whole.
     """
+    if "tokenizer" not in writer.node.inputs:
+        _train(writer)
+        return
+    with tempfile.TemporaryDirectory(prefix="dapt-tokenizer-") as folder:
+        encoder = _encoder(writer, Path(folder))
+        for name, data in portable_files(encoder).items():
+            writer.file(name, data)
+    writer.details = {"vocab_size": encoder.facts.vocab_size, "eos_id": encoder.facts.eos_id}
+
+
+def _train(writer: NodeWriter) -> None:
+    """Train on what dedup kept of a shard."""
     size = TokenizationConfig.model_validate(writer.node.config).train_vocab_size
 
     def texts() -> Iterator[str]:
@@ -200,48 +211,16 @@ def _compare(encoder: Encoder, text: pa.Array, limit: int) -> int:
     return int(offsets[fitting]) or limit
 
 
-@contextlib.contextmanager
-def _encoder(writer: NodeWriter) -> Iterator[Encoder]:
+def _encoder(writer: NodeWriter, into: Path) -> Encoder:
     """The node's tokenizer, checked to be the one that was planned with."""
-    address: JSON = writer.node.reads["tokenizer"]
-    if "node" in address:
-        with tempfile.TemporaryDirectory(prefix="dapt-tokenizer-") as folder:
-            fetch_tokenizer(writer.store, address["node"], Path(folder))
-            encoder = read_encoder(Path(folder))
-    else:
-        encoder = _folder_encoder(address, writer.node.inputs["tokenizer"])
-    if str(encoder.facts.eos_id) != writer.node.inputs["eos"]:
+    inputs = writer.node.inputs
+    folder = local_folder(
+        writer.store, writer.node.reads["tokenizer"], inputs["tokenizer"], weights=False, into=into
+    )
+    encoder = load_encoder(folder)
+    if str(encoder.facts.eos_id) != inputs["eos"]:
         raise SourceError(
-            f"{encoder.folder} closes documents with id {encoder.facts.eos_id}, {writer.node.inputs['eos']} "
-            "was "
-            "planned; plan again"
+            f"{encoder.folder} closes documents with id {encoder.facts.eos_id}, {inputs['eos']} was planned; "
+            "plan again"
         )
-    yield encoder
-
-
-def _folder_encoder(address: JSON, digest: str) -> Encoder:
-    place = Path(address["folder"])
-    # On another machine of a pool the Hub's copy may not be there yet.
-    reference = address["folder"] if place.is_dir() or not address["revision"] else address["reference"]
-    model = resolve_model(reference, folder=place.parent, revision=address["revision"], weights=False)
-    if model.tokenizer_digest != digest:
-        raise SourceError(
-            f"the tokenizer files in {model.folder} changed since this was planned (digest "
-            f"{model.tokenizer_digest[:12]}, "
-            f"planned {digest[:12]}); plan again"
-        )
-    return load_encoder(model.folder)
-
-
-def fetch_tokenizer(store: Store, path: str, folder: Path) -> None:
-    """Copy a trained tokenizer's files out of the store, digests checked.
-
-    Raises:
-        StoreDamaged: the node does not stand, or a file of it is not what its manifest says.
-    """
-    manifest = read_manifest(store, path)
-    if manifest is None:
-        raise StoreDamaged(store.address(path), "the tokenizer it should hold does not stand")
-    for entry in manifest.files:
-        with open_node_file(store, path, entry.name) as file:
-            (folder / entry.name).write_bytes(file.read_bytes())
+    return encoder

@@ -1,8 +1,8 @@
 """Tokenization as Prefect tasks."""
 
 from tasks.policy import node_task
-from tasks.tokenization.config import STAGE, TRAINED_STAGE
+from tasks.tokenization.config import STAGE, TOKENIZER_STAGE
 from tasks.tokenization.shard import build_tokenization, build_tokenizer
 
 tokenize_shard = node_task(STAGE, "tasks.tokenization", build_tokenization)
-train_tokenizer = node_task(STAGE, "tasks.tokenization", build_tokenizer, name=TRAINED_STAGE)
+make_tokenizer = node_task(STAGE, "tasks.tokenization", build_tokenizer, name=TOKENIZER_STAGE)

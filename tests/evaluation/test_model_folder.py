@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.evaluation.folders import local_folder
+from tasks.store.folders import local_folder
 from tasks.store.errors import SourceError, StoreDamaged
 from tasks.store.models import resolve_model
 from tasks.store.node import Node

@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from tasks.tokenization.encode import load_encoder
-from tasks.tokenization.layout import converted_files, huggingface_files
+from tasks.tokenization.layout import huggingface_files, portable_files
 from tasks.tokenization.train import train_byte_level
 
 pytestmark = pytest.mark.train
@@ -34,7 +34,7 @@ def test_a_trained_tokenizer_loads_in_transformers(tmp_path: Path) -> None:
 
 
 def test_a_converted_tokenizer_loads_in_transformers(llama_type: Path, tmp_path: Path) -> None:
-    folder = saved(tmp_path / "converted", converted_files(llama_type))
+    folder = saved(tmp_path / "converted", portable_files(load_encoder(llama_type)))
     theirs, ours = AutoTokenizer.from_pretrained(folder), load_encoder(llama_type)
     assert (theirs.bos_token, theirs.eos_token, theirs.unk_token) == ("<s>", "</s>", "<unk>")
     assert (
@@ -43,4 +43,19 @@ def test_a_converted_tokenizer_loads_in_transformers(llama_type: Path, tmp_path:
     )
     for text in [*TEXTS, " leading", "caf\u00e9 \u5149 \U0001f600  x"]:
         assert theirs(text, add_special_tokens=False)["input_ids"] == ours.encode([text])[0].tolist()
-    assert converted_files(folder) == {}
+
+
+def test_a_given_tokenizer_keeps_its_own_files_and_loads_by_the_class_that_is_exact(tmp_path: Path) -> None:
+    special = {"unk_token": "<unk>", "eos_token": "</s>"}
+    given = saved(tmp_path / "given", huggingface_files(train_byte_level(TEXTS, 300), special))
+    config = json.loads((given / "tokenizer_config.json").read_text())
+    told = config | {"tokenizer_class": "LlamaTokenizer", "auto_map": {"AutoTokenizer": ["code.py", None]}}
+    (given / "tokenizer_config.json").write_text(json.dumps(told))
+    (given / "chat_template.jinja").write_text("{{ messages }}")
+    folder = saved(tmp_path / "portable", portable_files(load_encoder(given)))
+    theirs, ours = AutoTokenizer.from_pretrained(folder), load_encoder(given)
+    assert type(theirs).__name__ != "LlamaTokenizer"
+    assert theirs.chat_template == "{{ messages }}"
+    assert "auto_map" not in json.loads((folder / "tokenizer_config.json").read_text())
+    for text in [*TEXTS, " leading"]:
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ours.encode([text])[0].tolist()
