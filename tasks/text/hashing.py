@@ -1,7 +1,7 @@
 """64-bit hashes of bytes and of number pairs, unsalted: the same on every machine.
 
-They stand for the text they were made of. n different texts meet by chance with probability about n**2 / 2**65:
-3e-8 for the million words of a large document, 3e-14 for a thousand lines.
+They stand for the text they were made of. n different texts meet by chance with probability about
+n**2 / 2**65: 3e-8 for a document of a million different words, 3e-14 for one of a thousand.
 """
 
 import numpy as np
@@ -55,7 +55,7 @@ def table_size(entries: int) -> int:
 def find_or_add(
     keys: NDArray[np.uint64], numbers: NDArray[np.uint32], size: int, key: np.uint64, number: int
 ) -> int:
-    """The number under which `key` stands in an open-addressing table; it is added as `number` if it does not.
+    """The number of `key` in an open-addressing table; a new one is added as `number`.
 
     Args:
         keys: (>= size,) the keys of the slots that are taken.
@@ -67,7 +67,7 @@ def find_or_add(
     slot = np.int64(fmix64(key) & np.uint64(size - 1))
     while numbers[slot] != 0:
         if keys[slot] == key:
-            return np.int64(numbers[slot])
+            return int(np.int64(numbers[slot]))
         slot = (slot + 1) & (size - 1)
     keys[slot] = key
     numbers[slot] = number

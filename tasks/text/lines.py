@@ -1,9 +1,10 @@
 r"""Lines and paragraphs of UTF-8 text.
 
-A line break is `\n`, `\r\n` or a lone `\r`. The text of a document is what is left when whitespace (Unicode's) is
-stripped from both its ends. Its lines stand between runs of line breaks, so none is empty, though one may be blank;
-a paragraph goes on over single line breaks and ends at two or more. Whatever the line ends were, the same text has
-the same lines, paragraphs and lengths: a break counts as one character.
+A line break is `\n`, `\r\n` or a lone `\r`. The text of a document is what is left when whitespace
+(Unicode's) is stripped from both its ends. Its lines stand between runs of line breaks, so none is
+empty, though one may be blank; a paragraph goes on over single line breaks and ends at two or more.
+Whatever the line ends were, the same text has the same lines, paragraphs and lengths: a break counts as
+one character.
 """
 
 import numpy as np
@@ -18,7 +19,7 @@ _LF, _CR = 10, 13
 
 @kernel
 def strip(data: NDArray[np.uint8], start: int, stop: int) -> tuple[int, int]:
-    """The span of `data[start:stop]` without the whitespace at its ends; empty at `stop` if there is no more."""
+    """The span of `data[start:stop]` without the whitespace at its ends; empty if there is no more."""
     while start < stop and char_class(data, start, stop) == SPACE:
         start += char_width(data, start, stop)
     while stop > start:

@@ -1,8 +1,9 @@
 """Which n-grams of a document repeat, for n = 1, 2, 3, ... in turn, in linear time each.
 
-An n-gram can repeat only where the (n-1)-grams at its position and at the next one do. So the words are numbered once,
-a pair of numbers of repeating (n-1)-grams is the key of an n-gram, and a level looks only at the positions that the
-level below left. Two different n-grams of numbered words never get the same number: only the words' hashes can collide.
+An n-gram can repeat only where the (n-1)-grams at its position and at the next one do. So the words are
+numbered once, a pair of numbers of repeating (n-1)-grams is the key of an n-gram, and a level looks only
+at the positions that the level below left. Two different n-grams of numbered words never get the same
+number: only the words' hashes can collide.
 """
 
 import numpy as np
