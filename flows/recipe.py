@@ -25,6 +25,13 @@ from tasks.tokenization.config import TokenizationConfig
 from tasks.training.config import TrainingConfig
 
 RECIPE_REFERENCE = "recipe:"
+_SHAPES = {
+    "list_type": "a list: [...]",
+    "tuple_type": "a list: [...]",
+    "dict_type": "a section of its own",
+    "model_type": "a section of its own",
+}
+"""What TOML calls the shapes that pydantic names in Python's words."""
 
 
 class BudgetConfig(StageConfig):
@@ -45,8 +52,17 @@ class BudgetConfig(StageConfig):
 class GeneralConfig(SourceConfig):
     """Text like the base model's own: its held-out slice measures forgetting."""
 
-    replay_fraction: float = Field(0.0, ge=0.0, le=0.0)
+    replay_fraction: float = 0.0
     """Share of general sequences mixed into training. Only 0 (measured, not replayed) is available."""
+
+    @model_validator(mode="after")
+    def _only_measured(self) -> Self:
+        if self.replay_fraction != 0:
+            raise ValueError(
+                f"replay_fraction is {self.replay_fraction}; general text is measured, replay in training is "
+                "not available: leave it out"
+            )
+        return self
 
 
 class Recipe(StageConfig):
@@ -120,13 +136,15 @@ def load_recipe(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def _apply(body: JSON, override: str) -> None:
     field, equals, text = override.partition("=")
-    if not equals or not field.strip():
+    if not equals or not field.strip(" ."):
         raise RecipeError(f"--set {override!r}: expected field=value, such as training.learning_rate=2e-4")
     try:
         value: object = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    *sections, name = field.strip().split(".")
+    *sections, name = map(str.strip, field.split("."))
+    if not all([*sections, name]):
+        raise RecipeError(f"--set {override!r}: a name between the dots is empty")
     place = body
     for section in sections:
         place = place.setdefault(section, {})
@@ -145,7 +163,8 @@ def _told(file: str, error: Any) -> str:
         return f"{file}: {where}: there is no such key{hint}"
     if error["type"] == "missing":
         return f"{file}: {where}: is missing and has no default"
-    message = str(error["msg"]).removeprefix("Value error, ")
+    expected = _SHAPES.get(error["type"])
+    message = f"expected {expected}" if expected else str(error["msg"]).removeprefix("Value error, ")
     found = error["input"]
     told = "" if isinstance(found, dict | BaseModel) or repr(found) in message else f" (found {found!r})"
     return f"{file}: {where + ': ' if where else ''}{message[:1].lower() + message[1:]}{told}"
