@@ -22,7 +22,7 @@ class _Tally:
     """What one stage has come to, and how fast: over this run alone, hits cost nothing."""
 
     def __init__(self) -> None:
-        self.began = time.monotonic()
+        self.began: float | None = None
         self.told = 0.0
         self.bytes = 0.0
         self.documents = 0.0
@@ -35,6 +35,8 @@ class _Tally:
             loss = word.fields.get("loss")
             told = f"loss {loss:.3f}, " if isinstance(loss, float) else ""
             return f"{told}{float(word.fields['tokens_per_s']):,.0f} tokens/s"
+        if self.began is None:  # the first word comes at the end of the first shard
+            self.began = time.monotonic() - float(word.fields.get("seconds", 0))
         if self.bytes:
             seconds = max(1e-3, time.monotonic() - self.began)
             return f"{self.documents:,.0f} documents, {self.bytes / 1e6 / seconds:.1f} MB/s"
