@@ -7,6 +7,7 @@ steps done and only saves.
 """
 
 import logging
+import math
 import os
 import resource
 import time
@@ -22,7 +23,7 @@ from transformers import PreTrainedModel
 
 from tasks.runtime.job import Job
 from tasks.store.config import JSON
-from tasks.store.errors import ResourceError
+from tasks.store.errors import DaptError, ResourceError
 from tasks.store.packed import PackedCorpus
 from tasks.store.paths import Store
 from tasks.training.checkpoint import Checkpoint, begin, commit, write_curve
@@ -182,6 +183,11 @@ def _run(
         rate = config.learning_rate * fraction
         tokens = order.global_batch * batches.sequence_length
         loss, norm = _step(spec, rank, batches, step, rate)
+        if not math.isfinite(loss):
+            raise DaptError(
+                f"the loss is {loss} at step {step + 1} of {steps}; lower training.learning_rate "
+                f"({config.learning_rate}), or lengthen training.warmup_fraction ({config.warmup_fraction})"
+            )
         rank.curve.append([step + 1, (step + 1) * tokens, loss, rate, norm])
         last = step + 1 == steps
         now = time.perf_counter()

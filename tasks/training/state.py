@@ -75,11 +75,11 @@ def restore_state(engine: Engine, checkpoint: Checkpoint) -> None:
     for flat, fused in _flat_partitions(engine, optimizer):
         step = torch.tensor(float(checkpoint.step), device=flat.device if fused else "cpu")
         optimizer.state[flat] = {"step": step, **{key: torch.zeros_like(flat) for key in _MOMENTS}}
-    put = {0: _put_whole, 3: _put_partition}.get(engine.zero_optimization_stage(), _put_fragment)
+    put = _PUT[engine.zero_optimization_stage()]
     for part in PARTS:
         with safe_open(checkpoint.part(part), framework="pt") as file:
             for name, parameter in engine.module.named_parameters():
-                value: torch.Tensor = file.get_tensor(name)  # type: ignore[no-untyped-call]
+                value: torch.Tensor = file.get_tensor(name)
                 put(engine, optimizer, parameter, part, value)
 
 
@@ -119,3 +119,6 @@ def _put_partition(
     size = parameter.ds_tensor.ds_numel
     padded = torch.nn.functional.pad(value.flatten(), (0, size * dist.get_world_size() - value.numel()))
     target.narrow(0, start, count).copy_(padded.narrow(0, size * dist.get_rank(), size))
+
+
+_PUT = {0: _put_whole, 1: _put_fragment, 2: _put_fragment, 3: _put_partition}
