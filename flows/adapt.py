@@ -12,6 +12,7 @@ from flows.server import remember_run
 from tasks.settings import Settings
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError
+from tasks.training.run import clear_finished_work
 
 
 @flow(name="adapt", flow_run_name="adapt {recipe.name}", persist_result=False, on_running=[remember_run])
@@ -39,6 +40,7 @@ def adapt(recipe: Recipe, until: str = "report") -> JSON:
                     made += train_model(recipe, model.label)["made"]
                     if reaches(until, "evaluate"):
                         made += evaluate_model(recipe, model.label)["made"]
+                clear_finished_work(resolved.store)
             if reaches(until, "report"):
                 made += write_recipe_report(recipe)["made"]
         except DaptError as err:

@@ -272,16 +272,30 @@ def print_plan(plan: JSON, console: Console) -> None:
     totals, memory = plan["totals"], plan["memory"]
     console.print(
         f"{totals['hit']} nodes stand, {totals['miss']} to make: "
-        f"read {totals['bytes_to_read'] / 1e6:,.0f} MB, "
-        f"make about {totals['tokens_to_make']:,} tokens, {totals['disk_bytes'] / 1e6:,.0f} MB on disk, "
+        f"read {_size(totals['bytes_to_read'])}, "
+        f"make about {totals['tokens_to_make']:,} tokens, {_size(totals['disk_bytes'])} on disk, "
         f"about {totals['seconds']:,.0f} s",
         highlight=False,
     )
-    told = ", ".join(
-        f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}" for key, value in memory.items()
+    parts = ", ".join(
+        f"{key.removesuffix('_bytes')} {_size(value)}"
+        for key, value in memory.items()
+        if key.endswith("_bytes") and key not in ("device_bytes", "host_bytes")
     )
-    console.print(f"memory a rank: {told}", highlight=False)
+    console.print(
+        f"memory a rank: {_size(memory['device_bytes'])} on the device ({parts}), "
+        f"{_size(memory['host_bytes'])} offloaded; {memory['parameters']:,} parameters, "
+        f"{memory['micro_batch']} sequences at once",
+        highlight=False,
+    )
     if any(node["estimated"] for node in plan["nodes"]):
         console.print(
             "~ an estimate: how many shards fill the budget is known once they are packed", highlight=False
         )
+
+
+def _size(num_bytes: float) -> str:
+    """As people read it: two digits below 10 MB, whole MB above, GB from 10 GB on."""
+    if num_bytes >= 1e10:
+        return f"{num_bytes / 1e9:,.1f} GB"
+    return f"{num_bytes / 1e6:,.0f} MB" if num_bytes >= 1e7 else f"{num_bytes / 1e6:.2g} MB"

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from tasks.store.config import JSON
 
+LAUNCHER = "DAPT_LAUNCHER_PID"
+"""In a job's environment: the process that launched it."""
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -20,6 +22,21 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def die_with_parent() -> None:
     """Have the kernel kill this process when the thread that started it ends (Linux)."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _end_with_launcher() -> None:
+    """Die with the process that launched the job, also when it is gone already.
+
+    Under torchrun a rank's parent is torchrun: from here on its death is ours. One that died earlier, while
+    Python was still importing, is seen by looking for the launcher among our ancestors.
+    """
+    die_with_parent()
+    launcher = os.environ.get(LAUNCHER)
+    ancestor = os.getpid()
+    while launcher is not None and ancestor != int(launcher):
+        if ancestor <= 1:
+            os._exit(1)
+        ancestor = int(Path(f"/proc/{ancestor}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 class Job:
@@ -32,7 +49,7 @@ class Job:
     @classmethod
     def from_argv(cls) -> "Job":
         """The job named on the command line: `python -m tasks.<room> --job job.json`."""
-        die_with_parent()  # under torchrun the parent of a rank is the launcher
+        _end_with_launcher()
         words = sys.argv[1:]
         if len(words) != 2 or words[0] != "--job":
             sys.exit(f"expected --job FILE, found {' '.join(words) or 'nothing'}")

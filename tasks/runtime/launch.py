@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tasks.runtime.job import die_with_parent
+from tasks.runtime.job import LAUNCHER, die_with_parent
 from tasks.store.config import JSON
 from tasks.store.errors import JobError
 
@@ -69,7 +69,7 @@ def launch(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", LAUNCHER: str(os.getpid()), **(env or {})},
             start_new_session=True,
             preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl call; nothing in it takes a lock
         )

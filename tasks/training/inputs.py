@@ -5,59 +5,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from tasks.store.config import JSON
-from tasks.store.errors import RecipeError, SourceError, StoreDamaged
+from tasks.store.errors import RecipeError, StoreDamaged
 from tasks.store.manifest import Manifest, read_manifest
-from tasks.store.models import TOKENIZER_FILES, resolve_model
+from tasks.store.models import TOKENIZER_FILES
 from tasks.store.paths import Store
-from tasks.store.shard import open_node_file
 
 _TOKENIZER_EXTRAS = ("chat_template.jinja", "spiece.model")
-
-
-def local_folder(store: Store, address: JSON, digest: str, *, weights: bool, into: Path) -> Path:
-    """A model's or tokenizer's folder.
-
-    Args:
-        store: where nodes are.
-        address: {"node": path}, or {"folder", "reference", "revision"}.
-        digest: what its files are known by; a node's are checked against its manifest.
-        weights: it is a model; else a tokenizer.
-        into: where a node's files are copied.
-
-    Raises:
-        SourceError: the folder is gone, or its files changed since this was planned.
-        StoreDamaged: the node is not whole.
-    """
-    if "node" in address:
-        return _fetched(store, address["node"], into)
-    place = Path(address["folder"])
-    # on another machine of a pool the Hub's copy may not be there yet
-    reference = address["folder"] if place.is_dir() or not address.get("revision") else address["reference"]
-    found = resolve_model(
-        reference, folder=place.parent, revision=address.get("revision", ""), weights=weights
-    )
-    has = found.model_digest if weights else found.tokenizer_digest
-    if has != digest:
-        kind = "model" if weights else "tokenizer"
-        raise SourceError(
-            f"the {kind} files in {found.folder} changed since this was planned (digest {has[:12]}, planned "
-            f"{digest[:12]}); plan again"
-        )
-    return found.folder
-
-
-def _fetched(store: Store, path: str, into: Path) -> Path:
-    """A node's files, digests checked: where they stand, or copied from a remote store."""
-    manifest = _stands(store, path)
-    if store.local is None:
-        shutil.rmtree(into, ignore_errors=True)
-    for entry in manifest.files:
-        with open_node_file(store, path, entry.name) as file:
-            if store.local is None:
-                target = into / entry.name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, target)
-    return into if store.local is None else store.local_path(path)
 
 
 def copy_tokenizer(source: Path, model: Path) -> None:

@@ -16,13 +16,14 @@ from pathlib import Path
 from tasks.runtime.launch import launch
 from tasks.settings import Settings
 from tasks.store.config import JSON
+from tasks.store.folders import local_folder
 from tasks.store.manifest import stands
 from tasks.store.models import read_json
 from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter
 from tasks.training.checkpoint import newest
 from tasks.training.config import STAGE, BaseJob, TrainingConfig, TrainingJob, config_of
-from tasks.training.inputs import copy_tokenizer, corpus_borders, local_folder, require_positions
+from tasks.training.inputs import copy_tokenizer, corpus_borders, require_positions
 from tasks.training.order import SequenceOrder, divide_batch
 from tasks.training.schedule import warmup_steps
 from tasks.training.zero import environment
