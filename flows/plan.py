@@ -131,10 +131,14 @@ def _add_shards(draft: _Draft, chain: Chain, amounts: list[int]) -> None:
     rates = _Rates()
     length = draft.resolved.recipe.packing.sequence_length
     for shard in chain.shards:
-        before = len(draft.nodes)
+        nodes = shard.nodes
+        if shard.position >= expected:  # of these only what stands is told, nothing is to be made
+            nodes = {stage: node for stage, node in nodes.items() if stands(draft.resolved.store, node.path)}
+            if not nodes:
+                break
         upstream: list[tuple[str, str]] = []
         known = shard.position < len(amounts)
-        for stage, node in shard.nodes.items():
+        for stage, node in nodes.items():
             manifest = draft.add(
                 node,
                 chain.stage_name(stage),
@@ -152,11 +156,6 @@ def _add_shards(draft: _Draft, chain: Chain, amounts: list[int]) -> None:
                 draft.disk_bytes += shard.text_bytes * _DISK_PER_BYTE
             if stage == "packing":
                 draft.tokens_to_make += length * chain.rate(amounts) * shard.text_bytes
-        if shard.position >= expected:
-            added = draft.nodes[before:]
-            draft.nodes[before:] = [node for node in added if node["state"] != "MISS"]
-            if not any(node["state"] != "MISS" for node in added):
-                break
 
 
 class _Rates:
@@ -220,6 +219,7 @@ def _add_evaluations(
     draft: _Draft, walks: dict[str, Walk], models: dict[str, Model], corpora: list[Node], labels: list[str]
 ) -> None:
     resolved, recipe = draft.resolved, draft.resolved.recipe
+    position = 0
     for label in labels:
         units: dict[str, Node | None]
         if label in models and corpora:
@@ -231,11 +231,11 @@ def _add_evaluations(
             )
             units = dict.fromkeys(names, None)
         for name, unit in units.items():
-            if (
-                draft.add(unit, "evaluation", f"{label} {name}", 0, estimated=unit is None, upstream=[])
-                is None
-            ):
-                draft.seconds += _EVALUATION_S
+            found = draft.add(
+                unit, "evaluation", f"{label} {name}", position, estimated=unit is None, upstream=[]
+            )
+            draft.seconds += _EVALUATION_S if found is None else 0
+            position += 1
 
 
 def _training_seconds(resolved: Resolved, sequences: int) -> float:

@@ -26,6 +26,9 @@ _WHERE = frozenset({"files", "dataset", "shard_bytes"})
 """Fields of a source that say where text lies or how it is cut: what they change shows as new shards."""
 
 
+_BY_MILESTONE = frozenset({"corpus", "training", "evaluation", "report"})
+
+
 class Reasons:
     """Tells why nodes of one recipe are missing."""
 
@@ -48,18 +51,23 @@ class Reasons:
             return f"failed before: {failure['error'].splitlines()[0]}"
         if self._store.size(f"{node.path}/{NAME}") is not None:
             return f"damaged: {why_damaged(self._store, node.path)}"
+        if self._before is None or node.path in self._stood(stage):
+            return "not made yet"
         changed = self.changed_fields(node.stage, general=stage.startswith("general:"))
-        before = self._before.nodes.get(stage, []) if self._before else []
-        if position >= len(before):
-            return "new shard" if self._before else "not made yet"
+        if position >= len(self._before.nodes.get(stage, [])):
+            return f"new {'milestone' if stage in _BY_MILESTONE else 'shard'}"
         if changed:
             return ", ".join(changed)
-        if self._before and node.version != self._before.versions.get(node.stage, node.version):
+        if node.version != self._before.versions.get(node.stage, node.version):
             return f"{node.stage} VERSION {self._before.versions[node.stage]} → {node.version}"
-        if before[position] == node.path:
-            return "not made yet"
         told = next((f"{name} ({reason})" for name, reason in upstream), "what it reads changed")
         return told if told == "what it reads changed" else f"follows {told}"
+
+    def _stood(self, stage: str) -> list[str]:
+        """Nodes of a stage that the run before stood on: the base is told as a training."""
+        assert self._before is not None
+        base = self._before.nodes.get("base", []) if stage == "training" else []
+        return base + self._before.nodes.get(stage, [])
 
     def changed_fields(self, stage: str, *, general: bool) -> list[str]:
         """`filtering.min_lines: 3 → 12`, for each field of a stage's sections that differs."""
