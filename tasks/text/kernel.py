@@ -1,7 +1,7 @@
 """How a hot loop is compiled: numba, without the GIL, cached on disk.
 
 numba's own cache looks at the file of a function alone: when a kernel that it calls in another file changes,
-it goes on running the old code. So the cache lies in a folder named by a digest of every file that has kernels.
+it goes on running the old code. So the cache lies in a folder named by a digest of all files with kernels.
 """
 
 import hashlib

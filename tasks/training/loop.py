@@ -29,6 +29,7 @@ from tasks.store.paths import Store
 from tasks.training.checkpoint import Checkpoint, begin, commit, write_curve
 from tasks.training.config import TrainingConfig, TrainingJob
 from tasks.training.data import Batches
+from tasks.training.loss import chunk_loss
 from tasks.training.memory import sequence_bytes
 from tasks.training.model import load_model, load_weights, save_model
 from tasks.training.order import SequenceOrder, divide_batch, largest_divisor
@@ -146,6 +147,7 @@ def _engine(config: TrainingConfig, model: PreTrainedModel, rank: Rank) -> Any:
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.config.use_cache = False
+    chunk_loss(model)
     model.train()
     parameters = list(model.parameters())
     # the fused kernel wants its tensors on the GPU
