@@ -21,13 +21,14 @@ os.environ.setdefault(
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
 
 import typer
+from prefect import tags
 from pydantic import ValidationError
 from rich.console import Console
 
 from flows import inspect
 from flows.adapt import adapt
 from flows.display import Display, set_up_logging
-from flows.outcome import outcome, save_record
+from flows.outcome import NOTHING_DONE, outcome, save_record
 from flows.plan import make_plan, print_plan
 from flows.propose import propose_recipe
 from flows.recipe import load_recipe
@@ -58,6 +59,22 @@ def main() -> None:
     except DaptError as err:
         _tell(err)
         sys.exit(err.exit_code)
+
+
+@contextlib.contextmanager
+def _told_as_json(as_json: bool, blank: JSON) -> Iterator[None]:
+    """On a failure that leaves nothing else to tell, stdout gets its JSON object all the same.
+
+    Args:
+        as_json: whether JSON was asked for.
+        blank: the command's object with nothing in it.
+    """
+    try:
+        yield
+    except DaptError as err:
+        if as_json and err.exit_code != RecipeError.exit_code:
+            _print_json({**blank, "error": str(err)})
+        raise
 
 
 def _tell(err: DaptError) -> None:
@@ -121,7 +138,7 @@ def init(
 @app.command()
 def plan(recipe: RecipeFile, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Tell what a run would do, and change nothing."""
-    with _stdout_for_json(as_json):
+    with _told_as_json(as_json, {"recipe": None}), _stdout_for_json(as_json):
         told = make_plan(_resolved(recipe, overrides))
     if as_json:
         _print_json(told)
@@ -138,13 +155,13 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run the whole DAG: what stands is kept, what is missing is made."""
-    with _stdout_for_json(as_json):
+    with _told_as_json(as_json, NOTHING_DONE), _stdout_for_json(as_json):
         resolved = _resolved(recipe, overrides, update=update)
         planned = make_plan(resolved, until=until)
         require_disk(resolved.store, planned["totals"]["disk_bytes"])
         done, failure = _run(resolved, until, planned, quiet=as_json)
     if as_json:
-        _print_json(done)
+        _print_json({**done, "error": str(failure) if failure else None})
     elif failure is None:
         inspect.print_outcome(done, Console())
     if failure is not None:
@@ -169,7 +186,8 @@ def _run(resolved: Resolved, until: Until, planned: JSON, *, quiet: bool) -> tup
         stderr.print(f"watch it at {url}", highlight=False)
         with contextlib.nullcontext() if quiet and not stderr.is_terminal else Display(stderr).showing():
             try:
-                summary = adapt(recipe, until)
+                with tags("dapt", f"recipe:{recipe.name}"):
+                    summary = adapt(recipe, until)
             except DaptError as err:
                 failure, summary = err, err.summary or {}
     return outcome(resolved, until, summary), failure
@@ -178,7 +196,8 @@ def _run(resolved: Resolved, until: Until, planned: JSON, *, quiet: bool) -> tup
 @app.command()
 def status(recipe: RecipeFile, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Tell what exists and what is missing, failed shards first; needs no server."""
-    told = inspect.status(_resolved(recipe, overrides))
+    with _told_as_json(as_json, {"recipe": None}):
+        told = inspect.status(_resolved(recipe, overrides))
     _print_json(told) if as_json else inspect.print_status(told, Console())
 
 
@@ -192,8 +211,11 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Look at documents that went, with why; or at packed rows, decoded."""
-    resolved = _resolved(recipe, overrides)
-    found = inspect.dropped(resolved, reason, count) if what == "dropped" else inspect.packed(resolved, count)
+    with _told_as_json(as_json, {"recipe": None, what: []}):
+        resolved = _resolved(recipe, overrides)
+        found = (
+            inspect.dropped(resolved, reason, count) if what == "dropped" else inspect.packed(resolved, count)
+        )
     _print_json({"recipe": resolved.recipe.name, what: found}) if as_json else inspect.print_found(
         found, Console()
     )
@@ -202,7 +224,8 @@ def show(
 @app.command()
 def verify(recipe: RecipeFile, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Re-hash everything the recipe stands on; what is damaged is named and set aside."""
-    told = inspect.verify(_resolved(recipe, overrides))
+    with _told_as_json(as_json, {"recipe": None}):
+        told = inspect.verify(_resolved(recipe, overrides))
     _print_json(told) if as_json else inspect.print_verified(told, Console())
     if told["damaged"]:
         sys.exit(3)

@@ -22,6 +22,7 @@ from flows.chain import DOMAIN, Chain, ShardNodes, Walk
 from flows.milestones import corpus_nodes
 from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
+from flows.server import remember_run
 from tasks.dedup.task import dedup_shard, sign_shard
 from tasks.download.task import download_shard
 from tasks.filtering.task import filter_shard
@@ -56,6 +57,7 @@ class _Shard:
 
     nodes: ShardNodes
     done: dict[str, Manifest] = field(default_factory=dict)
+    futures: dict[str, PrefectFuture[JSON]] = field(default_factory=dict)
     running: str = ""
     failed: bool = False
 
@@ -139,10 +141,23 @@ class _Build:
                 continue
             node = shard.nodes.nodes[stage]
             future = TASKS[stage].submit(
-                self.resolved.store.root, node.model_dump(mode="json"), self._shard_name(shard)
+                self.resolved.store.root,
+                node.model_dump(mode="json"),
+                self._shard_name(shard),
+                wait_for=self._upstream(position),  # all done: for the edges of the UI's graph
             )
-            shard.running = stage
+            shard.running, shard.futures[stage] = stage, future
             future.add_done_callback(partial(self._finish, shard, stage))
+
+    def _upstream(self, position: int) -> list[PrefectFuture[JSON]]:
+        """This run's tasks that a shard's next one follows."""
+        shard = self.shards[position]
+        found = list(shard.futures.values())[-1:]
+        if shard.next_stage in IN_ORDER and position:
+            found += [
+                f for stage, f in self.shards[position - 1].futures.items() if stage == shard.next_stage
+            ]
+        return found
 
     def _finish(self, shard: _Shard, stage: str, future: PrefectFuture[JSON]) -> None:
         self.finished.put((shard, stage, future))
@@ -194,6 +209,7 @@ class _Build:
     flow_run_name="{corpus} corpus of {recipe.name}",
     task_runner=THREADS,
     persist_result=False,
+    on_running=[remember_run],
 )
 def build_corpus(recipe: Recipe, corpus: str = DOMAIN) -> JSON:
     """Build what is missing of a corpus: of the domain, or as much of the general text as is measured.

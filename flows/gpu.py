@@ -15,6 +15,7 @@ from flows.milestones import Model, base_model, corpus_nodes, evaluation_nodes, 
 from flows.outcome import walks_of
 from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
+from flows.server import remember_run
 from tasks.evaluation.task import evaluate_benchmark, evaluate_held_out
 from tasks.policy import THREADS, NodeTask
 from tasks.runtime.progress import Progress, tell
@@ -38,7 +39,12 @@ def _model(resolved: Resolved, label: str) -> Model:
     return next(model for model in models_of(resolved) if model.label == label)
 
 
-@flow(name="train-model", flow_run_name="train {recipe.name} {label}", persist_result=False)
+@flow(
+    name="train-model",
+    flow_run_name="train {recipe.name} {label}",
+    persist_result=False,
+    on_running=[remember_run],
+)
 def train_model(recipe: Recipe, label: str) -> JSON:
     """Make one model, unless it stands: a milestone's by training, the base from its config and the seed.
 
@@ -60,10 +66,16 @@ def train_model(recipe: Recipe, label: str) -> JSON:
     told = how_of(recipe.training, resolved.settings.ranks)
     try:
         run(resolved.store.root, model.node.model_dump(mode="json"), label, told)
-    except DaptError as err:
-        err.summary = {"made": [], "failed": [{"stage": "training", "shard": label, "error": str(err)}]}
-        raise
+    except Exception as err:  # noqa: BLE001 - whatever it is, it is told with the training's name
+        failure = err if isinstance(err, DaptError) else DaptError(f"training {label}: {_unexpected(err)}")
+        failed = {"stage": "training", "shard": label, "error": str(failure)}
+        failure.summary = {"made": [], "failed": [failed]}
+        raise failure from None if failure is err else err
     return {"made": [model.node.path]}
+
+
+def _unexpected(err: Exception) -> str:
+    return f"{type(err).__name__}: {err}"
 
 
 def _finish(
@@ -77,6 +89,7 @@ def _finish(
     flow_run_name="evaluate {recipe.name} {label}",
     task_runner=THREADS,
     persist_result=False,
+    on_running=[remember_run],
 )
 def evaluate_model(recipe: Recipe, label: str) -> JSON:
     """Measure what is missing of one model: each benchmark and each held-out slice is a unit of its own.
@@ -107,9 +120,10 @@ def evaluate_model(recipe: Recipe, label: str) -> JSON:
         name, future = finished.get()
         try:
             future.result()
-        except DaptError as err:
-            failed.append({"stage": "evaluation", "shard": f"{label} {name}", "error": str(err)})
-            logger.error("evaluation of %s on %s failed: %s", label, name, err)
+        except Exception as err:  # noqa: BLE001 - whatever a unit fails of is told with its name; others go on
+            told = str(err) if isinstance(err, DaptError) else _unexpected(err)
+            failed.append({"stage": "evaluation", "shard": f"{label} {name}", "error": told})
+            logger.error("evaluation of %s on %s failed: %s", label, name, told)
         else:
             made.append(units[name].path)
         tell(Progress("evaluation", label, done + 1, len(missing), "units"))

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.compute as pc
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tokenizers import Tokenizer
 
@@ -17,8 +18,10 @@ from tasks.store.errors import DaptError
 from tasks.store.manifest import set_aside, stands, why_damaged
 from tasks.store.node import Node
 from tasks.store.shard import failure_path, open_node_file, read_failure, read_table
+from tasks.store.tokens import format_tokens
 
 _VERDICT_STAGES = ("filtering", "dedup", "tokenization")
+_BY_MILESTONE = ("corpus", "training")
 _EXCERPT = 300
 
 
@@ -29,13 +32,15 @@ def status(resolved: Resolved) -> JSON:
     missing: list[JSON] = []
     blocked: list[JSON] = []
     stages: JSON = {}
+    labels = [format_tokens(budget) for budget in resolved.recipe.budget.milestones]
     for stage, of_stage in nodes.items():
         standing = 0
         for position, node in enumerate(of_stage):
             if stands(resolved.store, node.path):
                 standing += 1
                 continue
-            entry = {"stage": stage, "shard": f"{position:05d}"}
+            name = labels[position] if stage in _BY_MILESTONE else f"{position:05d}"
+            entry = {"stage": stage, "shard": name}
             failure = read_failure(resolved.store, node)
             if failure is not None:
                 path = resolved.store.address(failure_path(node))
@@ -44,7 +49,11 @@ def status(resolved: Resolved) -> JSON:
                 blocked.append(entry)
             else:
                 missing.append(entry)
-        stages[stage] = {"stand": standing, "expected": len(of_stage)}
+        if stage in _BY_MILESTONE:  # those without a corpus to stand on have no node yet
+            later = [{"stage": stage, "shard": label} for label in labels[len(of_stage) :]]
+            (blocked if failed else missing).extend(later)
+        expected = max(len(of_stage), len(labels) if stage in _BY_MILESTONE else 0)
+        stages[stage] = {"stand": standing, "expected": expected}
     return {
         "recipe": resolved.recipe.name,
         "failed": failed,
@@ -68,10 +77,10 @@ def print_status(told: JSON, console: Console) -> None:
     """Failures first, then what stands."""
     for failure in told["failed"]:
         console.print(
-            f"[red]failed[/red] {failure['stage']} shard {failure['shard']}: {failure['error']}",
+            f"[red]failed[/red] {failure['stage']} shard {failure['shard']}: {escape(failure['error'])}",
             soft_wrap=True,
         )
-        console.print(f"       {failure['path']}", soft_wrap=True, highlight=False)
+        console.print(f"       {escape(failure['path'])}", soft_wrap=True, highlight=False)
     if told["failed"]:
         console.print(f"{len(told['waiting'])} nodes wait for them; run the recipe again to redo just these")
     table = Table(title=told["recipe"], title_justify="left")
@@ -107,7 +116,7 @@ def _was_whole(resolved: Resolved, path: str) -> bool:
 def print_verified(told: JSON, console: Console) -> None:
     """What was found."""
     for entry in told["damaged"]:
-        console.print(f"[red]damaged[/red] {entry['path']}: {entry['why']}", soft_wrap=True)
+        console.print(f"[red]damaged[/red] {escape(entry['path'])}: {escape(entry['why'])}", soft_wrap=True)
     ending = "; run the recipe again to rebuild just these" if told["damaged"] else ""
     console.print(f"{told['checked']} nodes checked, {len(told['damaged'])} damaged{ending}")
 
@@ -195,14 +204,14 @@ def print_found(found: list[JSON], console: Console) -> None:
 def print_outcome(done: JSON, console: Console) -> None:
     """A run's end for a person: what was made, the scores, where the report is."""
     table = Table(title=done["recipe"], title_justify="left")
-    for column in ("stage", "stood", "made", "seconds", "documents", "tokens"):
+    for column in ("stage", "stood", "made", "seconds", "peak MB", "documents", "tokens"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for stage, tally in done["stages"].items():
         documents = f"{tally['documents_in']:,} → {tally['documents_out']:,}" if tally["documents_in"] else ""
         tokens = f"{tally['tokens']:,}" if tally["tokens"] else ""
-        table.add_row(
-            stage, str(tally["hit"]), str(tally["computed"]), f"{tally['seconds']:,.1f}", documents, tokens
-        )
+        peak = f"{tally['peak_rss_bytes'] / 1e6:,.0f}" if tally["peak_rss_bytes"] else ""
+        counts = (str(tally["hit"]), str(tally["computed"]), f"{tally['seconds']:,.1f}")
+        table.add_row(stage, *counts, peak, documents, tokens)
     console.print(table)
     for name, scores in [("base", done["base"])] + [
         (f"{m['budget']:,} tokens", m["scores"]) for m in done["milestones"]

@@ -18,6 +18,15 @@ from tasks.store.config import JSON
 from tasks.store.manifest import Manifest, stands
 from tasks.store.node import Node
 
+NOTHING_DONE: JSON = {
+    "recipe": None,
+    "stages": {},
+    "milestones": [],
+    "base": None,
+    "failed": [],
+    "report": None,
+}
+"""The `run --json` object of a run that failed before it began."""
 LEGS = ("corpus", "train", "evaluate", "report")
 TOLD_UNDER = {"signatures": "dedup", "tokenizer": "tokenization"}
 """Stages that stand in the store by themselves and are told under another."""

@@ -25,6 +25,7 @@ from flows.milestones import (
 from flows.outcome import TOLD_UNDER, scores_of, walks_of
 from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
+from flows.server import remember_run
 from tasks.download.config import SourceConfig
 from tasks.evaluation.statistics import Difference, paired_accuracy, paired_bits_per_byte
 from tasks.report.task import write_report
@@ -42,7 +43,7 @@ _FEWEST_PAIRS = 2
 _BOOTSTRAP_SEED = 17
 
 
-@flow(name="report", flow_run_name="report {recipe.name}", persist_result=False)
+@flow(name="report", flow_run_name="report {recipe.name}", persist_result=False, on_running=[remember_run])
 def write_recipe_report(recipe: Recipe) -> JSON:
     """Write the report, unless it stands.
 

@@ -91,7 +91,10 @@ def cancel_runs() -> None:
         settings.temporary_settings({settings.PREFECT_API_URL: url}),
         get_client(sync_client=True) as client,
     ):
-        for run_id in list(_live):
+        for run_id in reversed(list(_live)):  # those called before those that called them
+            state = client.read_flow_run(run_id).state
+            if state is not None and state.is_final():
+                continue
             client.set_flow_run_state(run_id, Cancelled(message="interrupted"), force=True)
 
 
