@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.compute as pc
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from tokenizers import Tokenizer
 
 from flows.chain import DOMAIN, Chain
@@ -195,15 +197,16 @@ def print_found(found: list[JSON], console: Console) -> None:
     """Documents or rows, one after another."""
     for entry in found:
         head = {key: value for key, value in entry.items() if key != "text" and value is not None}
-        console.rule(", ".join(f"{key} {value}" for key, value in head.items()), align="left")
-        console.print(entry["text"], markup=False, highlight=False)
+        told = ", ".join(f"{key} {value}" for key, value in head.items())
+        console.rule(Text(told), align="left")
+        console.print(entry["text"], markup=False, highlight=False, emoji=False)
     if not found:
         console.print("nothing to show: run the recipe first")
 
 
 def print_outcome(done: JSON, console: Console) -> None:
     """A run's end for a person: what was made, the scores, where the report is."""
-    table = Table(title=done["recipe"], title_justify="left")
+    table = Table(title=done["recipe"], title_justify="left", box=box.SIMPLE_HEAD)  # fits 80 columns
     for column in ("stage", "stood", "made", "seconds", "peak MB", "documents", "tokens"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for stage, tally in done["stages"].items():

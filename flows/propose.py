@@ -1,6 +1,8 @@
 """`dapt init`: a recipe that fits a model and data, checked, with what was found as comments."""
 
 import glob
+import json
+import re
 from pathlib import Path
 
 from flows.recipe import load_recipe
@@ -10,6 +12,7 @@ from tasks.store.errors import RecipeError
 from tasks.store.tokens import format_tokens
 from tasks.training.memory import parameter_count
 
+_HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 _TOKENS_PER_BYTE = 0.25
 _LONGEST = 2000
 _STEPS = 100
@@ -32,7 +35,7 @@ sequence_length = {length}  # the model's context is {context}
 fraction = {fraction}  # of documents; never packed, bits per byte are measured on them
 
 [training]
-base_model = "{model}"  # {parameters:,} parameters, vocabulary {vocab}{weights}
+base_model = {model}  # {parameters:,} parameters, vocabulary {vocab}{weights}
 learning_rate = {learning_rate}
 global_batch_sequences = {batch}
 precision = "{precision}"
@@ -58,10 +61,14 @@ def propose_recipe(model: str, data: str, output: Path, settings: Settings, *, f
     """
     if output.exists() and not force:
         raise RecipeError(f"{output} exists; name another file with --output, or replace it with --force")
+    if not output.absolute().parent.is_dir():
+        raise RecipeError(
+            f"{output}: there is no folder {output.absolute().parent}; make it, or name another"
+        )
     source = _source(data)
     draft = output.with_name(f".{output.name}.draft")
     model = str(Path(model).expanduser().absolute()) if Path(model).expanduser().is_dir() else model
-    first = {"model": model, "source": source, "name": _name(data)}
+    first = {"model": _toml(model), "source": source, "name": _name(data)}
     draft.write_text(_MINIMAL.format(**first))
     try:
         found = resolve(load_recipe(draft), settings)
@@ -79,7 +86,7 @@ milestones = [1000000000]
 [download]
 {source}
 [training]
-base_model = "{model}"
+base_model = {model}
 global_batch_sequences = 1
 """
 
@@ -92,13 +99,23 @@ def _source(data: str) -> str:
         kinds = [suffix for suffix in suffixes if next(place.glob(f"*.{suffix}"), None)]
         if not kinds:
             raise RecipeError(f"{data} holds no file that can be read; expected one of {', '.join(suffixes)}")
-        globs = ", ".join(f'"{place.absolute()}/*.{kind}"' for kind in kinds)
+        globs = ", ".join(_toml(f"{place.absolute()}/*.{kind}") for kind in kinds)
         return f"files = [{globs}]"
     if "://" in data:
-        return f'files = ["{data}"]'
+        return f"files = [{_toml(data)}]"
     if place.exists() or glob.glob(str(place)):  # noqa: PTH207 - the user's own glob, absolute or not
-        return f'files = ["{place.absolute()}"]'
-    return f'dataset = "{data}"'
+        return f"files = [{_toml(str(place.absolute()))}]"
+    if not _HUB_ID.fullmatch(data):
+        raise RecipeError(
+            f"{data!r}: there is no such file or folder, and nothing matches it; expected a folder of text, "
+            "a glob, a URL or a data set of the Hub (owner/name)"
+        )
+    return f"dataset = {_toml(data)}"
+
+
+def _toml(text: str) -> str:
+    """A string as TOML writes it, whatever stands in it."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _name(data: str) -> str:
@@ -113,6 +130,11 @@ def _fitting(found: Resolved) -> dict[str, object]:
     length = min(_LONGEST, context)
     text_bytes = sum(shard.text_bytes for shard in found.chains["domain"].shards)
     available = int(text_bytes * _TOKENS_PER_BYTE)
+    if available < 2 * length:
+        raise RecipeError(
+            f"{text_bytes:,} bytes of text make about {available:,} tokens, less than two sequences of "
+            f"{length}; add files"
+        )
     larger = _rounded(max(2 * length, int(available * 0.8)))
     smaller = _rounded(max(length, int(larger * 0.4)))
     batch = max(1, min(960, smaller // length // _STEPS))
