@@ -206,7 +206,8 @@ def print_found(found: list[JSON], console: Console) -> None:
 
 def print_outcome(done: JSON, console: Console) -> None:
     """A run's end for a person: what was made, the scores, where the report is."""
-    table = Table(title=done["recipe"], title_justify="left", box=box.SIMPLE_HEAD)  # fits 80 columns
+    padding = (0, 1, 0, 0)  # 80 columns hold it
+    table = Table(title=done["recipe"], title_justify="left", box=box.SIMPLE_HEAD, padding=padding)
     for column in ("stage", "stood", "made", "seconds", "peak MB", "documents", "tokens"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for stage, tally in done["stages"].items():
