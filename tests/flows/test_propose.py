@@ -81,7 +81,8 @@ def test_its_milestones_are_filled_by_the_text_as_estimated(
 
 def test_a_file_and_a_glob_are_taken_as_they_are(tmp_path: Path, model: Path, settings: Settings) -> None:
     data = write_data(tmp_path / "d", "txt")
-    for given, files in ((f"{data}/1*.txt", 10), (str(data / "00.txt"), 1)):
+    (data / "long.txt").write_text("\n".join(documents(500, 30)))
+    for given, files in ((f"{data}/1*.txt", 10), (str(data / "long.txt"), 1)):
         recipe, _ = proposed(model, given, settings, force=True)
         assert recipe.download.files == (given,)
         assert resolve(recipe, settings).sources["domain"].num_files == files
