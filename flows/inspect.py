@@ -198,7 +198,8 @@ def print_found(found: list[JSON], console: Console) -> None:
     for entry in found:
         head = {key: value for key, value in entry.items() if key != "text" and value is not None}
         told = ", ".join(f"{key} {value}" for key, value in head.items())
-        console.rule(Text(told), align="left")
+        console.rule()
+        console.print(Text(told), soft_wrap=True, highlight=False, markup=False)
         console.print(entry["text"], markup=False, highlight=False, emoji=False)
     if not found:
         console.print("nothing to show: run the recipe first")

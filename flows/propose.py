@@ -137,7 +137,8 @@ def _fitting(found: Resolved) -> dict[str, object]:
         )
     larger = _rounded(max(2 * length, int(available * 0.8)))
     smaller = _rounded(max(length, int(larger * 0.4)))
-    batch = max(1, min(960, smaller // length // _STEPS))
+    sequences = max(1, min(960, smaller // length // _STEPS))
+    batch = 1 << sequences.bit_length() - 1  # a power of two: most numbers of GPUs divide it
     budgets = [smaller, larger] if larger - smaller >= batch * length else [larger]
     return {
         "milestones": ", ".join(f'"{format_tokens(budget)}"' for budget in budgets),
