@@ -23,6 +23,7 @@ from flows.milestones import corpus_nodes
 from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
 from flows.server import remember_run
+from tasks.dedup.index import INDEXES
 from tasks.dedup.task import dedup_shard, sign_shard
 from tasks.download.task import download_shard
 from tasks.filtering.task import filter_shard
@@ -225,6 +226,7 @@ def build_corpus(recipe: Recipe, corpus: str = DOMAIN) -> JSON:
     resolved = resolve(recipe, Settings())
     build = _Build(resolved, resolved.chains[corpus])
     build.run()
+    INDEXES.clear()  # of no use to what follows, which wants the memory
     if corpus == DOMAIN:
         _commit_corpora(build)
     return _outcome(build)
