@@ -12,6 +12,7 @@ filtered and signed, then wait; what a run yields does not depend on luck.
 
 import logging
 import queue
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -74,6 +75,13 @@ class _Build:
     resolved: Resolved
     chain: Chain
     shards: list[_Shard] = field(default_factory=list)
+    """All that were begun, in order; the first `len(amounts)` are whole."""
+    amounts: list[int] = field(default_factory=list)
+    """What the whole shards from the first on add to the target."""
+    done: Counter[str] = field(default_factory=Counter)
+    """Shards that have a stage, by stage."""
+    expected: int = 0
+    """Shards that the target needs, at the rate of those that are whole."""
     made: list[str] = field(default_factory=list)
     failed: list[JSON] = field(default_factory=list)
     damaged: StoreDamaged | None = None
@@ -81,37 +89,44 @@ class _Build:
 
     def run(self) -> None:
         """Until the corpus is filled, its sources end, or nothing can go on."""
+        self._advance()
         while True:
             self._begin_shards()
             if not self.filled:
                 self._submit()
-            if not any(shard.running for shard in self.shards):
+            if not any(shard.running for shard in self.open):
                 if self._begin_shards() == 0:
                     return
                 continue
             self._collect()
 
     @property
-    def amounts(self) -> list[int]:
-        """What the whole shards from the first on add to the target."""
-        found = []
-        for shard in self.shards:
-            if shard.next_stage is not None:
-                break
-            found.append(self.chain.amount(shard.done))
-        return found
-
-    @property
     def filled(self) -> bool:
         return sum(self.amounts) >= self.chain.target
 
     @property
-    def waiting(self) -> list[_Shard]:
-        return [s for s in self.shards if not s.failed and s.next_stage is not None]
+    def open(self) -> list[_Shard]:
+        """Those begun that are not in the whole beginning: few, however many shards there are."""
+        return self.shards[len(self.amounts) :]
 
-    def expected_shards(self) -> int:
-        """Shards that the target needs, at the rate of those that stand."""
-        return self.chain.expected_shards(self.amounts)
+    @property
+    def waiting(self) -> list[_Shard]:
+        return [s for s in self.open if not s.failed and s.next_stage is not None]
+
+    def _take(self, shard: _Shard, stage: str, manifest: Manifest) -> None:
+        """Note that a node stands."""
+        shard.done[stage] = manifest
+        self.done[stage] += 1
+
+    def _advance(self) -> None:
+        """Follow the whole beginning of the shards as far as it goes now."""
+        before = len(self.amounts)
+        for shard in self.open:
+            if shard.next_stage is not None:
+                break
+            self.amounts.append(self.chain.amount(shard.done))
+        if len(self.amounts) > before or not self.expected:
+            self.expected = self.chain.expected_shards(self.amounts)
 
     def _begin_shards(self) -> int:
         """Take on more shards; hits go straight to the end of what stands."""
@@ -120,23 +135,20 @@ class _Build:
             moving = [s for s in self.waiting if s.running or not (self.failed and s.next_stage in IN_ORDER)]
             if len(moving) >= self.resolved.settings.workers:
                 break
-            if (moving or self.failed) and len(self.shards) >= self.expected_shards():
+            if (moving or self.failed) and len(self.shards) >= self.expected:
                 break
             shard = _Shard(self.chain.shards[len(self.shards)])
             self.shards.append(shard)
-            self._take_hits(shard)
+            for stage, node in shard.nodes.nodes.items():
+                manifest = stands(self.resolved.store, node.path)
+                if manifest is not None:
+                    self._take(shard, stage, manifest)
+            self._advance()
             begun += 1
         return begun
 
-    def _take_hits(self, shard: _Shard) -> None:
-        for stage, node in shard.nodes.nodes.items():
-            manifest = stands(self.resolved.store, node.path)
-            if manifest is None:
-                continue
-            shard.done[stage] = manifest
-
     def _submit(self) -> None:
-        for position, shard in enumerate(self.shards):
+        for position, shard in enumerate(self.open, start=len(self.amounts)):
             stage = shard.next_stage
             if stage is None or shard.running or shard.failed or not self._ready(position, stage):
                 continue
@@ -176,13 +188,14 @@ class _Build:
         shard, stage, future = self.finished.get()
         shard.running = ""
         try:
-            shard.done[stage] = Manifest.model_validate(future.result())
+            self._take(shard, stage, Manifest.model_validate(future.result()))
         except DaptError as err:
             self._fail(shard, stage, err)
         except Exception as err:  # noqa: BLE001 - whatever a shard fails of is told with its name; others go on
             self._fail(shard, stage, DaptError(f"{type(err).__name__}: {err}"))
         else:
             self.made.append(shard.nodes.nodes[stage].path)
+            self._advance()
             self._tell(shard, stage)
 
     def _fail(self, shard: _Shard, stage: str, err: DaptError) -> None:
@@ -195,13 +208,13 @@ class _Build:
 
     def _tell(self, shard: _Shard, stage: str) -> None:
         manifest = shard.done[stage]
-        done = sum(stage in s.done for s in self.shards)
+        done = self.done[stage]
         fields: dict[str, float | str] = {
             "documents": manifest.documents_out,
             "bytes": shard.nodes.text_bytes,
             "seconds": manifest.seconds,
         }
-        total = max(done, min(self.expected_shards(), len(self.chain.shards)))
+        total = max(done, min(self.expected, len(self.chain.shards)))
         tell(Progress(self.chain.stage_name(stage), shard.nodes.name, done, total, "shards", fields))
 
 
