@@ -5,12 +5,14 @@ Exit codes: 0 done · 1 a shard or stage failed, or the sources hold too little 
 """
 
 import contextlib
+import contextvars
 import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Literal
@@ -187,10 +189,19 @@ def _run(resolved: Resolved, until: Until, planned: JSON, *, quiet: bool) -> tup
         with contextlib.nullcontext() if quiet and not stderr.is_terminal else Display(stderr).showing():
             try:
                 with tags("dapt", f"recipe:{recipe.name}"):
-                    summary = adapt(recipe, until)
+                    summary = _beside(adapt, recipe, until)
             except DaptError as err:
                 failure, summary = err, err.summary or {}
     return outcome(resolved, until, summary), failure
+
+
+def _beside(work: Callable[..., JSON], *arguments: object) -> JSON:
+    """Run in a thread of its own: signals stay ours, the main thread is free to take them at once.
+
+    In the main thread Prefect puts a handler of its own for SIGTERM, and waits for the tasks at work.
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(contextvars.copy_context().run, work, *arguments).result()
 
 
 @app.command()

@@ -55,6 +55,7 @@ SERVER_SETTINGS = {
     "DO_NOT_TRACK": "1",
 }
 _READY_S = 180
+_ANSWER_S = 30
 _FLUSH_S = 120.0
 _STARTS = 3
 _live: dict[UUID, str] = {}
@@ -66,11 +67,22 @@ def prefect_server(store: Store, where: Settings) -> Iterator[str]:
     """The server of PREFECT_API_URL (environment or profile) where there is one, else this store's own."""
     url = settings.PREFECT_API_URL.value()
     if url:
+        _require_answer(str(url))
         yield str(url).removesuffix("/api")
         return
     with local_server(server_home(store, where)) as local:
         yield local
         _flush(local)
+
+
+def _require_answer(url: str) -> None:
+    try:
+        httpx.get(f"{url}/health", timeout=_ANSWER_S)
+    except (httpx.TransportError, httpx.InvalidURL) as err:
+        raise DaptError(
+            f"the Prefect server {url} does not answer ({err}); start it, or unset PREFECT_API_URL (in the "
+            "environment and in Prefect's profile) to have one started here"
+        ) from err
 
 
 def server_home(store: Store, where: Settings) -> Path:
