@@ -1,10 +1,9 @@
-"""A plan tells what stands, what is missing and why, before anything runs; its totals are those of its nodes."""
+"""A plan tells what stands, what is missing and why; its totals are those of its nodes."""
 
 import io
 import json
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from rich.console import Console
