@@ -34,7 +34,7 @@ from flows.outcome import NOTHING_DONE, outcome, save_record
 from flows.plan import make_plan, print_plan
 from flows.propose import propose_recipe
 from flows.recipe import load_recipe
-from flows.resolve import Resolved, resolve
+from flows.resolve import Resolved, held, resolve
 from flows.server import cancel_runs, local_server, prefect_server, server_home
 from tasks.settings import Settings
 from tasks.store.config import JSON
@@ -174,6 +174,9 @@ def _run(resolved: Resolved, until: Until, planned: JSON, *, quiet: bool) -> tup
     """Make what is missing; what was done is told also when it failed."""
     recipe = resolved.recipe
     save_record(resolved)
+    for source in resolved.sources.values():
+        for note in source.notes:
+            stderr.print(note, markup=False, highlight=False, soft_wrap=True)
     if planned["totals"]["miss"] == 0:
         stderr.print(
             f"{recipe.name}: nothing to do, all {planned['totals']['hit']} nodes stand", highlight=False
@@ -188,7 +191,7 @@ def _run(resolved: Resolved, until: Until, planned: JSON, *, quiet: bool) -> tup
         stderr.print(f"watch it at {url}", highlight=False)
         with contextlib.nullcontext() if quiet and not stderr.is_terminal else Display(stderr).showing():
             try:
-                with tags("dapt", f"recipe:{recipe.name}"):
+                with tags("dapt", f"recipe:{recipe.name}"), held(resolved):
                     summary = _beside(adapt, recipe, until)
             except DaptError as err:
                 failure, summary = err, err.summary or {}

@@ -1,7 +1,6 @@
 """A recipe meets a store: its sources listed, its models found, its nodes named. Nothing is computed here."""
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,6 @@ from tasks.store.manifest import stands
 from tasks.store.models import ModelFiles, require_vocabulary, resolve_model
 from tasks.store.paths import Store
 from tasks.tokenization.config import TokenizerRef, tokenizer_of
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,7 @@ def held(resolved: Resolved) -> Iterator[Resolved]:
     try:
         yield resolved
     finally:
-        del _held[resolved.recipe.digest]
+        _held.pop(resolved.recipe.digest, None)
 
 
 def resolve(recipe: Recipe, settings: Settings, *, update: bool = False) -> Resolved:
@@ -91,10 +88,7 @@ def _list(
     pinned = next((r.revisions[corpus] for r in records if _same_source(r, corpus, config)), "")
     if pinned and not config.revision and not update:
         config = config.model_copy(update={"revision": pinned})
-    source = list_source(config, folder=Path.cwd(), digests=digests)
-    for note in source.notes:
-        logger.warning("%s", note)
-    return source
+    return list_source(config, folder=Path.cwd(), digests=digests)
 
 
 def _same_source(record: Record, corpus: str, config: SourceConfig) -> bool:

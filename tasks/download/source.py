@@ -27,7 +27,7 @@ MAX_GROUP_FILES = 1000
 """Files in a group: bounds what a node's identity and record hold."""
 
 LISTING_THREADS = 16
-_TOLD = 3
+_TOLD = 1
 _SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
     ".jsonl": "jsonl",
