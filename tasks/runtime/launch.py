@@ -26,7 +26,7 @@ _POLL_S = 0.1
 _LAST_LINES = 15
 _ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
-    # OpenMP's threads spin while they wait: two of them on two busy cores trained a 0.6M model at 680 tokens/s,
+    # OpenMP's threads spin while they wait: two on two busy cores trained a 0.6M model at 680 tokens/s,
     # sleeping ones at 9,600 (load 4.5, 2026-11-21)
     "OMP_WAIT_POLICY": "PASSIVE",
 }
