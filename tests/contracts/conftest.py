@@ -1,4 +1,4 @@
-"""What the promise tests share: one set of sources, one base, one Prefect server, and a store that has grown."""
+"""What the promise tests share: sources, a base, one Prefect server, and stores that nobody changes."""
 
 import shutil
 import warnings
@@ -33,6 +33,9 @@ def offline_world(tmp_path_factory: pytest.TempPathFactory, documents: list[str]
 @pytest.fixture(scope="package")
 def world(offline_world: World) -> Iterator[World]:
     """With one Prefect server for all runs of this folder: a start costs as much as all they do."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
     from flows.server import local_server
 
     with ExitStack() as until_the_end:
@@ -40,6 +43,8 @@ def world(offline_world: World) -> Iterator[World]:
             warnings.simplefilter("ignore", ResourceWarning)  # the server outlives the object that started it
             url = until_the_end.enter_context(local_server(offline_world.folder / "server"))
         yield replace(offline_world, server=f"{url}/api")
+        EventsWorker.drain_all(timeout=10)  # else they try for a minute to reach the server that is gone
+        APILogWorker.drain_all(timeout=10)
 
 
 @dataclass(frozen=True, slots=True)

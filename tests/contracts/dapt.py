@@ -1,8 +1,8 @@
 """The command line, run again and again from one interpreter, and killed each time somewhere else.
 
-`python -m tests.contracts.dapt PLACE... -- WORDS...`: for each place a child runs `dapt WORDS` and has its whole
-process group killed (-9) there; prints `PLACE: status`. A place is "<stage> before" (the data has no name yet)
-or "<stage> between" (it has, there is no manifest), of the first node of that stage which the child makes.
+`python -m tests.contracts.dapt PLACE... -- WORDS...`: for each place a child runs `dapt WORDS` and has its
+whole process group killed (-9) there; prints `PLACE: status`. A place is "<stage> before" (the data has no
+name yet) or "<stage> between" (it has, there is no manifest), of the first node of that stage that it makes.
 Imports cost more than runs do, hence the one interpreter; it has no threads when it forks.
 Without places: just `dapt WORDS`.
 """
@@ -53,6 +53,6 @@ if __name__ == "__main__":
     split = sys.argv.index("--")
     places, sys.argv = sys.argv[1:split], ["dapt", *sys.argv[split + 1 :]]
     for told in places:
-        print(f"{told}: {run_and_die(told)}", flush=True)
+        print(f"{told}: {run_and_die(told)}", flush=True)  # noqa: T201
     if not places:
         main()

@@ -1,4 +1,4 @@
-"""The data stages of recipes, one shard after another in this process, without Prefect; how much memory they took.
+"""The data stages of recipes, shard after shard in one process without Prefect, and the memory they took.
 
 `python -m tests.contracts.stages STORE RECIPE [STORE RECIPE ...]`: for each pair a line with the peak of the
 process' resident set in bytes, beginning anew, and the shards made.
@@ -49,4 +49,4 @@ if __name__ == "__main__":
     for place, body in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
         Path("/proc/self/clear_refs").write_text("5")
         made = build_all(place, body)
-        print(peak_bytes(), made, flush=True)
+        print(peak_bytes(), made, flush=True)  # noqa: T201

@@ -1,4 +1,4 @@
-"""Promise: an object store is a store: the corpus leg runs, verifies, repairs and grows there as on a disk."""
+"""Promise: on an object store the corpus leg runs, verifies, repairs and grows as on a disk."""
 
 import socket
 import subprocess

@@ -1,4 +1,4 @@
-"""Promise: a broken file fails its own shard, by name; none behind it is skipped, and only it is made again."""
+"""Promise: a broken file fails its own shard, by name; none behind it is skipped, only it is made again."""
 
 import hashlib
 import shutil

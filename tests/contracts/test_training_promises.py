@@ -1,4 +1,4 @@
-"""Promise: the whole DAG, killed and run again, on other ranks, grown: what stands is kept, the rest is the same.
+"""Promise: killed and run again, on other ranks, or grown, a training ends in the same weights.
 
 Real processes over gloo; each start of one costs seconds, so the tests share stores and follow one another.
 """
