@@ -208,8 +208,16 @@ def _beside(work: Callable[..., JSON], *arguments: object) -> JSON:
 
 
 @app.command()
-def status(recipe: RecipeFile, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
+def status(
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="None: all on this store.")] = None,
+    overrides: Overrides = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
     """Tell what exists and what is missing, failed shards first; needs no server."""
+    if recipe is None:
+        of_store = inspect.status_of_store(Store(_settings().store))
+        _print_json(of_store) if as_json else inspect.print_status_of_store(of_store, Console())
+        return
     with _told_as_json(as_json, {"recipe": None}):
         told = inspect.status(_resolved(recipe, overrides))
     _print_json(told) if as_json else inspect.print_status(told, Console())

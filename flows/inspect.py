@@ -1,5 +1,6 @@
 """Looking at what stands: `dapt status`, `show` and `verify`, and the outcome of a run for a person."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,11 +15,13 @@ from tokenizers import Tokenizer
 from flows.chain import DOMAIN, Chain
 from flows.milestones import tokenizer_node
 from flows.outcome import nodes_of, walks_of
+from flows.record import read_records
 from flows.resolve import Resolved
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError
-from tasks.store.manifest import set_aside, stands, why_damaged
+from tasks.store.manifest import NAME, set_aside, stands, why_damaged
 from tasks.store.node import Node
+from tasks.store.paths import Store
 from tasks.store.shard import failure_path, open_node_file, read_failure, read_table
 from tasks.store.tokens import format_tokens
 
@@ -65,6 +68,37 @@ def status(resolved: Resolved) -> JSON:
     }
 
 
+def status_of_store(store: Store) -> JSON:
+    """Every recipe that was run on a store, and every failure that stands: `status --json` without a recipe."""
+    recipes: list[JSON] = []
+    for name in store.names("recipes"):
+        newest = next(iter(read_records(store, name)), None)
+        if newest is None:
+            continue
+        paths = [path for of_stage in newest.nodes.values() for path in of_stage]
+        standing = sum(stands(store, path) is not None for path in paths)
+        recipes.append({"recipe": name, "at": newest.at, "stand": standing, "expected": len(paths)})
+    failed: list[JSON] = []
+    for stage in store.names("failures"):
+        for file in store.names(f"failures/{stage}"):
+            path = f"failures/{stage}/{file}"
+            failure = json.loads(store.read(path))
+            told = {key: failure[key] for key in ("stage", "shard", "error")}
+            failed.append({**told, "path": store.address(path)})
+    return {"recipes": recipes, "failed": failed}
+
+
+def print_status_of_store(told: JSON, console: Console) -> None:
+    """Failures first, then the recipes."""
+    _print_failures(told["failed"], console)
+    for entry in told["recipes"]:
+        at = entry["at"].partition(".")[0].replace("T", " ")
+        counts = f"{entry['stand']} of {entry['expected']} nodes stand"
+        console.print(f"{entry['recipe']}: {counts}, last run {at} UTC", highlight=False)
+    if not told["recipes"]:
+        console.print("no recipe was run on this store yet")
+
+
 def _waits(nodes: dict[str, list[Node]], stage: str, position: int, failed: list[JSON]) -> bool:
     """Whether a failed shard before it holds this node up: dedup and all behind it go in order."""
     in_order = ("dedup", "tokenization", "packing", "corpus", "training", "evaluation", "report")
@@ -75,14 +109,18 @@ def _waits(nodes: dict[str, list[Node]], stage: str, position: int, failed: list
     )
 
 
-def print_status(told: JSON, console: Console) -> None:
-    """Failures first, then what stands."""
-    for failure in told["failed"]:
+def _print_failures(failed: list[JSON], console: Console) -> None:
+    for failure in failed:
         console.print(
             f"[red]failed[/red] {failure['stage']} shard {failure['shard']}: {escape(failure['error'])}",
             soft_wrap=True,
         )
         console.print(f"       {escape(failure['path'])}", soft_wrap=True, highlight=False)
+
+
+def print_status(told: JSON, console: Console) -> None:
+    """Failures first, then what stands."""
+    _print_failures(told["failed"], console)
     if told["failed"]:
         console.print(f"{len(told['waiting'])} nodes wait for them; run the recipe again to redo just these")
     table = Table(title=told["recipe"], title_justify="left")
@@ -103,16 +141,11 @@ def verify(resolved: Resolved) -> JSON:
         reasons = list(pool.map(lambda path: why_damaged(resolved.store, path), made))
     damaged: list[JSON] = []
     for path, why in zip(made, reasons, strict=True):
-        if why is None or (why == "the manifest is missing" and not _was_whole(resolved, path)):
-            continue
+        if why is None or resolved.store.size(f"{path}/{NAME}") is None:
+            continue  # without a manifest it is no node: a maker was killed, the next one cleans up
         damaged.append({"path": resolved.store.address(path), "why": why})
         set_aside(resolved.store, path)
     return {"checked": len(made), "damaged": damaged}
-
-
-def _was_whole(resolved: Resolved, path: str) -> bool:
-    """Whether a node without a manifest had one: its data stands under its final name."""
-    return "data.parquet" in resolved.store.names(path)
 
 
 def print_verified(told: JSON, console: Console) -> None:

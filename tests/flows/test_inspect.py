@@ -12,6 +12,7 @@ from flows.outcome import outcome
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError, SourceError
 from tasks.store.manifest import stands
+from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter, build_node
 from tests.flows.world import SHORT, World, prose
 
@@ -239,3 +240,25 @@ def test_a_run_s_end_reads_at_80_columns_and_tells_peak_memory(corpora: World) -
     assert "512" in text
     assert "34,567 → 34,567" in text
     assert "5,000 tokens: domain 1.250 bits per byte, piqa 0.500" in text
+
+
+def test_a_store_tells_its_recipes_and_its_failures_without_one(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    assert inspect.status_of_store(store) == {"recipes": [], "failed": []}
+    failure = {
+        "stage": "download",
+        "shard": "00003",
+        "fingerprint": "f",
+        "error": "a.parquet: broken",
+        "at": "",
+    }
+    store.write("failures/download/f.json", json.dumps(failure).encode())
+    told = inspect.status_of_store(store)["failed"]
+    assert told == [
+        {
+            "stage": "download",
+            "shard": "00003",
+            "error": "a.parquet: broken",
+            "path": store.address("failures/download/f.json"),
+        }
+    ]
