@@ -69,7 +69,7 @@ def status(resolved: Resolved) -> JSON:
 
 
 def status_of_store(store: Store) -> JSON:
-    """Every recipe that was run on a store, and every failure that stands: `status --json` without a recipe."""
+    """Every recipe run on a store, and every failure that stands: `status --json` without a recipe."""
     recipes: list[JSON] = []
     for name in store.names("recipes"):
         newest = next(iter(read_records(store, name)), None)

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.store.folders import local_folder
 from tasks.store.errors import SourceError, StoreDamaged
+from tasks.store.folders import local_folder
 from tasks.store.models import resolve_model
 from tasks.store.node import Node
 from tasks.store.paths import Store
