@@ -4,6 +4,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,21 +31,22 @@ def offline_world(tmp_path_factory: pytest.TempPathFactory, documents: list[str]
     return World(folder, sources, write_base(folder / "base", documents[:100]))
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def world(offline_world: World) -> Iterator[World]:
-    """With one Prefect server for all runs of this folder: a start costs as much as all they do."""
+    """With one Prefect server for all runs here: a start costs more than they do."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
     from flows.server import local_server
 
-    with ExitStack() as until_the_end:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # the server outlives the object that started it
-            url = until_the_end.enter_context(local_server(offline_world.folder / "server"))
-        yield replace(offline_world, server=f"{url}/api")
-        EventsWorker.drain_all(timeout=10)  # else they try for a minute to reach the server that is gone
-        APILogWorker.drain_all(timeout=10)
+    apart, until_the_end = copy_context(), ExitStack()  # other folders' tests see nothing of this server
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the server outlives the object that started it
+        url = apart.run(until_the_end.enter_context, local_server(offline_world.folder / "server"))
+    yield replace(offline_world, server=f"{url}/api")
+    EventsWorker.drain_all(timeout=10)  # else they try for a minute to reach the server that is gone
+    APILogWorker.drain_all(timeout=10)
+    apart.run(until_the_end.close)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Grown:
     large: Done
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def grown(world: World) -> Grown:
     """Made once; whoever reads it leaves it as it is."""
     store = world.folder / "grown"
@@ -85,7 +87,7 @@ class Scratch:
         return [shard["path"] for shard in corpus_shards(self.large.body["milestones"][0])]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def scratch(world: World) -> Scratch:
     """Made once; whoever reads it leaves it as it is."""
     store = world.folder / "scratch"

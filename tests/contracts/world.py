@@ -82,11 +82,13 @@ class World:
 
     def call(self, store: Path | str, *words: str | Path, **more: str) -> Done:
         """`dapt <words> --json` in this process, where Prefect is imported once."""
+        from prefect import settings
         from typer.testing import CliRunner
 
         from flows.cli import app
 
-        with pytest.MonkeyPatch.context() as patch:
+        shared = {settings.PREFECT_API_URL: self.server} if self.server else {}
+        with pytest.MonkeyPatch.context() as patch, settings.temporary_settings(shared):
             for name, value in self.environment(store, **more).items():
                 patch.setenv(name, value)
             result = CliRunner().invoke(app, [*map(str, words), "--json"])
