@@ -15,13 +15,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
+from tasks.training.memory import HEAD_CHUNK_BYTES, PLAIN_HEADS
+
 _CPU_BYTES = 2 << 20
 """fp32 logits at once on a CPU: what its caches hold."""
-_GPU_BYTES = 256 << 20
-"""... on a GPU: large enough to keep it busy."""
-
-_PLAIN_HEADS = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3"})
-"""Models whose logits are the last hidden state times the output embedding, and nothing more."""
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -40,7 +37,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         Returns:
             () fp32.
         """
-        count, room = len(targets), _GPU_BYTES if hidden.is_cuda else _CPU_BYTES
+        count, room = len(targets), HEAD_CHUNK_BYTES if hidden.is_cuda else _CPU_BYTES
         # at least half as many rows as columns: each chunk adds a (v, d) gradient
         rows = max(1, room // (4 * len(weight)), hidden.shape[1] // 2)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
@@ -98,7 +95,7 @@ def chunk_loss(model: PreTrainedModel) -> bool:
         Whether it does; else the model's own loss stays.
     """
     head = model.get_output_embeddings()
-    plain = model.config.model_type in _PLAIN_HEADS and getattr(head, "bias", None) is None
+    plain = model.config.model_type in PLAIN_HEADS and getattr(head, "bias", None) is None
     if plain:
         model.forward = MethodType(_forward, model)
     return plain

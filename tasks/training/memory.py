@@ -1,14 +1,19 @@
 """How much memory a training needs, from config.json alone: an estimate, told as one.
 
 Model states are counted exactly from the parameter count. Activations are counted by the tensors that a
-Llama block keeps for its backward pass (about 20 KB a token and layer for MobileLLM-125M in bf16), the head
-by 12 bytes a token and vocabulary entry: its logits, their fp32 copy and their gradient. Attention is taken
-to be of the kind that stores no score matrix. Allocator overhead and communication buffers are not in it.
+Llama block keeps for its backward pass (about 20 KB a token and layer for MobileLLM-125M in bf16). A plain
+head's loss is formed a few rows at a time (`loss.py`); any other's by 12 bytes a token and vocabulary entry:
+its logits, their fp32 copy and their gradient. Attention is taken to be of the kind that stores no score
+matrix. Allocator overhead and communication buffers are not in it.
 """
 
 from tasks.store.config import JSON
 from tasks.training.config import TrainingConfig
 
+PLAIN_HEADS = frozenset({"llama", "mobilellm", "mistral", "qwen2", "qwen3", "smollm3"})
+"""Models whose logits are the last hidden state times the output embedding, and nothing more."""
+HEAD_CHUNK_BYTES = 256 << 20
+"""fp32 logits of a plain head at once on a GPU: large enough to keep it busy. On a CPU less."""
 _HEAD_BYTES = 12
 
 
@@ -30,7 +35,7 @@ def parameter_count(model: JSON) -> int:
 
 
 def sequence_bytes(model: JSON, config: TrainingConfig, sequence_length: int) -> tuple[int, int]:
-    """Bytes that one sequence needs in a rank: activations, and logits."""
+    """Bytes that one sequence needs in a rank: activations, and logits (a plain head's never stand whole)."""
     hidden, layers, ffn = (
         int(model[key]) for key in ("hidden_size", "num_hidden_layers", "intermediate_size")
     )
@@ -40,7 +45,12 @@ def sequence_bytes(model: JSON, config: TrainingConfig, sequence_length: int) ->
     width = 2 if config.precision == "bf16" else 4
     block = (8 * hidden + 2 * keys + 4 * ffn) * width
     kept = layers * hidden * width + block if config.gradient_checkpointing else layers * block
-    return kept * sequence_length, _HEAD_BYTES * int(model["vocab_size"]) * sequence_length
+    logits = 0 if model.get("model_type") in PLAIN_HEADS else _logits_bytes(model, sequence_length)
+    return kept * sequence_length, logits
+
+
+def _logits_bytes(model: JSON, tokens: int) -> int:
+    return _HEAD_BYTES * int(model["vocab_size"]) * tokens
 
 
 def estimate_memory(model: JSON, config: TrainingConfig, sequence_length: int, ranks: int) -> JSON:
@@ -64,6 +74,8 @@ def estimate_memory(model: JSON, config: TrainingConfig, sequence_length: int, r
     # fp32 master and both moments of AdamW; without ZeRO the fp32 weights are their own master
     optimizer = count * (8 if stage == 0 else 12) // (ranks if stage >= 1 else 1)
     activations, logits = (micro * part for part in sequence_bytes(model, config, sequence_length))
+    # in chunks: fp32 logits, and as much again for their 16-bit copy and gradient
+    logits = logits or min(_logits_bytes(model, micro * sequence_length), 2 * HEAD_CHUNK_BYTES)
     host = (optimizer if config.offload != "none" else 0) + (weights if config.offload == "all" else 0)
     return {
         "parameters": count,

@@ -46,3 +46,13 @@ def test_offload_moves_bytes_to_the_host_and_checkpointing_drops_activations() -
         MOBILE_LLM_125M, TrainingConfig(base_model="x", gradient_checkpointing=True), 2000, 1
     )
     assert less["activations_bytes"] < plain["activations_bytes"] / 8
+
+
+def test_a_plain_heads_logits_never_stand_whole() -> None:
+    config = TrainingConfig(base_model="x", micro_batch=80)
+    plain, other = (
+        estimate_memory({**MOBILE_LLM_125M, "model_type": kind}, config, 2000, 1)["logits_bytes"]
+        for kind in ("llama", "gpt_neox")
+    )
+    assert plain == 2 * 256 * 2**20
+    assert other == 80 * 2000 * 32000 * 12
