@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install into .venv, then pass every check: lint, types, the three test lanes, the wheel, the quickstart, a plan of
+# Install into .venv, then pass every check: lint, types, the four test lanes, the wheel, the quickstart, a plan of
 # each recipe.
 # Needs Python 3.11+ and a package registry; no GPU, no hub, no server. Leaves the checkout as it found it.
 #   PYTHON=/path/to/python3.11   another interpreter
@@ -62,6 +62,7 @@ same_checkout() {
 
 step "lint and unit lane" "$ROOT/.ci/fast"
 step "types" mypy
+step "slow lane" pytest -q -m "slow and not flow and not train and not gpu"
 step "flow lane" pytest -q -m "flow and not train and not gpu"
 step "train lane" pytest -q -m "train and not gpu"
 step "wheel" check_wheel

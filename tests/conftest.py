@@ -15,7 +15,7 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
-UNIT_LANE = "not flow and not train and not gpu"
+UNIT_LANE = "not slow and not flow and not train and not gpu"
 _MARKED = re.compile(r"^pytestmark\b.*\bpytest\.mark\.(flow|train|gpu)\b", re.MULTILINE)
 
 settings.register_profile("daptflow", derandomize=True, deadline=None, database=None)

@@ -255,6 +255,7 @@ def test_a_planted_violation_is_named_with_its_line(
     assert any(one.startswith(f"{place}:{line}: ") and rule in one for one in told), told
 
 
+@pytest.mark.slow
 def test_this_repository_keeps_the_rules() -> None:
     assert violations(ROOT) == []
 
@@ -275,6 +276,7 @@ def test_the_readme_has_each_room_in_its_own_words() -> None:
     assert not missing, "README.md lacks these rows of its rooms table:\n" + "\n".join(missing)
 
 
+@pytest.mark.slow
 def test_what_is_no_subprocess_imports_without_prefect_and_torch() -> None:
     modules = modules_of(ROOT)
     slow = reaching(modules, {"prefect"}) | reaching(modules, HEAVY)

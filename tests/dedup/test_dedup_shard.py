@@ -33,6 +33,7 @@ def edited(text: str, *, share: float, seed: int = 0) -> str:
     return " ".join(words[:keep] + page(seed + 10_000, len(words) - keep).split())
 
 
+@pytest.mark.slow
 def test_each_copy_goes_with_its_reason_and_names_the_kept_document(corpus: MakeCorpus) -> None:
     texts = [page(1), page(2), page(1).upper() + "\n", edited(page(2), share=0.05), page(3), page(9), ""]
     rows = corpus().add(texts, dropped=[4])
@@ -83,6 +84,7 @@ def judged_plainly() -> tuple[list[str], list[tuple[str | None, str | None]]]:
 
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 30), max_size=3), st.booleans())
+@pytest.mark.slow
 def test_verdicts_do_not_depend_on_the_shards_or_the_process(
     corpus: MakeCorpus, cuts: list[int], fresh: bool
 ) -> None:

@@ -60,6 +60,7 @@ def expected(documents: list[Document], limit: int) -> list[tuple[str | None, in
 
 
 @given(DOCUMENTS, st.lists(st.integers(0, 40), max_size=3), st.sampled_from([1, 3, BUCKET_LIMIT]))
+@pytest.mark.slow
 def test_verdicts_are_those_of_all_pairs_however_the_documents_are_cut(
     documents: list[Document], cuts: list[int], limit: int
 ) -> None:
@@ -72,6 +73,7 @@ def test_verdicts_are_those_of_all_pairs_however_the_documents_are_cut(
 
 
 @given(DOCUMENTS, st.integers(0, 40), st.sampled_from([1, 3, BUCKET_LIMIT]))
+@pytest.mark.slow
 def test_index_read_back_answers_as_the_one_that_was_carried(
     documents: list[Document], cut: int, limit: int
 ) -> None:
@@ -90,6 +92,7 @@ def test_least_equal_is_the_first_count_that_reaches_the_threshold(threshold: fl
         assert equal / num_perm >= threshold > (equal - 1) / num_perm
 
 
+@pytest.mark.slow
 def test_unlike_documents_take_a_kilobyte_each_and_all_are_found_again() -> None:
     generator, count, batch = np.random.default_rng(0), 40_000, 5_000
     index = Index(128, DedupConfig())

@@ -47,6 +47,7 @@ def alike(one: str, other: str) -> float:
 
 
 @given(TEXTS, st.sampled_from([(128, 5), (7, 1), (30, 3)]))
+@pytest.mark.slow
 def test_signatures_are_the_plain_ones(texts: list[str], shape: tuple[int, int]) -> None:
     num_perm, ngram = shape
     expected = [oracle.signature(text, num_perm=num_perm, ngram=ngram) for text in texts]
@@ -54,6 +55,7 @@ def test_signatures_are_the_plain_ones(texts: list[str], shape: tuple[int, int])
 
 
 @pytest.mark.parametrize("words", [1, 4, 5, 6, 2047, 2048, 2051, 2052, 2053, 4100, 4104, 9000])
+@pytest.mark.slow
 def test_signatures_are_the_plain_ones_where_a_block_of_words_ends(words: int) -> None:
     text = " ".join(f"w{i * i % 977}" for i in range(words))
     assert sign([text])[0].tolist() == oracle.signature(text)
@@ -117,6 +119,7 @@ def test_ten_megabytes_on_one_line_are_signed() -> None:
     assert alike(spaced, spaced + " and one more") > 0.95
 
 
+@pytest.mark.slow
 def test_signatures_are_the_plain_ones_on_real_text(data_folder: Path) -> None:
     column = pq.read_table(data_folder / "hard_cases.parquet", columns=["text"])["text"].drop_null()
     texts = [text for text in column.to_pylist() if len(text) < 60_000]

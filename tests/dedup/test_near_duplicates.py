@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from tasks.dedup.config import DedupConfig
 from tasks.dedup.exact import buffers, exact_hashes
@@ -21,6 +22,7 @@ def jaccard(one: str, other: str) -> float:
     return len(a & b) / len(a | b)
 
 
+@pytest.mark.slow
 def test_near_duplicates_are_found_and_strangers_kept(data_folder: Path) -> None:
     index = Index(128, DedupConfig())
     judged: dict[str, str | None] = {}

@@ -66,6 +66,7 @@ def test_row_groups_are_bounded_in_rows_and_bytes(tmp_path: Path, monkeypatch: p
     assert groups == [[1000, 1000, 500], [3, 3]]
 
 
+@pytest.mark.slow
 def test_large_jsonl_downloads_to_the_same_rows_whatever_the_shard_size(tmp_path: Path) -> None:
     with (tmp_path / "a.jsonl").open("w") as out:
         for number in range(300):
@@ -91,6 +92,7 @@ def test_broken_file_fails_alone_and_is_named(tmp_path: Path) -> None:
         build_node(store, node(config, shards[1]), build_download, room="tasks.download", shard="00001")
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_a_row_group_not_by_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

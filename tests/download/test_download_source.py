@@ -189,6 +189,7 @@ def test_listing_reads_an_object_store_of_any_kind(tmp_path: Path) -> None:
         listed(tmp_path, f"memory://{tmp_path.name}/*.txt")
 
 
+@pytest.mark.slow
 def test_thousands_of_known_files_list_in_a_moment(tmp_path: Path) -> None:
     write_texts(tmp_path, *[30] * 1000)
     old = time.time_ns() - 2 * RECENT_NS

@@ -193,6 +193,7 @@ def test_json_array_is_refused_by_name(tmp_path: Path) -> None:
         read(shard_of(tmp_path / "a.json", kind="jsonl"))
 
 
+@pytest.mark.slow
 def test_compressed_lines_are_those_of_the_plain_file(tmp_path: Path) -> None:
     plain = b"".join(json.dumps({"text": f"line {number} " * 20}).encode() + b"\n" for number in range(3000))
     (tmp_path / "a.jsonl").write_bytes(plain)

@@ -13,6 +13,7 @@ def test_the_seven_are_known_where_their_folder_says() -> None:
         assert any(f"task: {name}\n" in text or f"group: {name}\n" in text for text in texts)
 
 
+@pytest.mark.slow
 def test_names_are_checked_without_importing_lm_eval() -> None:
     code = (
         "import sys; from tasks.evaluation.names import require_benchmarks;"
@@ -22,6 +23,7 @@ def test_names_are_checked_without_importing_lm_eval() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_an_unknown_name_is_refused_with_what_it_may_have_meant() -> None:
     with pytest.raises(RecipeError, match=r"no benchmark 'hellaswg'; did you mean hellaswag"):
         require_benchmarks(["piqa", "hellaswg"])

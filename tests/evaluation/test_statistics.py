@@ -58,6 +58,7 @@ def test_the_bootstrap_agrees_with_the_normal_interval_on_equal_documents() -> N
     assert found.high - found.low == pytest.approx(2 * 1.96 * stderr, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_no_change_as_often_as_it_says() -> None:
     generator = np.random.default_rng(5)
     missed = 0

@@ -84,6 +84,7 @@ def test_a_large_document_takes_linear_time(text: str) -> None:
 
 
 @pytest.mark.parametrize("file", ["edu/edu-00002.parquet", "near_duplicates/shard_00000.parquet"])
+@pytest.mark.slow
 def test_metrics_equal_the_plain_version_on_real_text(file: str) -> None:
     if not DATA.is_dir():
         pytest.skip("../shared/data is not here")

@@ -110,6 +110,7 @@ def peak_arrow_bytes(tmp_path: Path, documents: list[str], times: int) -> int:
     return int(counted.max_memory())
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_shard(tmp_path: Path) -> None:
     """Eight times the documents, one batch at a time.
 

@@ -112,6 +112,7 @@ def test_an_identity_is_plain_json_without_paths(given: World) -> None:
             assert str(given.folder) not in json.dumps([node.config, node.inputs])
 
 
+@pytest.mark.slow
 def test_a_walk_ends_at_the_first_shard_that_is_not_whole(standing: World) -> None:
     resolved = standing.resolve()
     chain = resolved.chains[DOMAIN]

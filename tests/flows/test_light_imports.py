@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.flows.world import ROOT
 
 LIGHT = [
@@ -20,6 +22,7 @@ LIGHT = [
 HEAVY = ("prefect", "torch", "transformers", "deepspeed", "lm_eval")
 
 
+@pytest.mark.slow
 def test_the_modules_that_tell_import_neither_prefect_nor_torch() -> None:
     code = (
         f"import importlib, sys\nfor name in {LIGHT}:\n    importlib.import_module('flows.' + name)\n"

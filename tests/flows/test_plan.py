@@ -196,6 +196,7 @@ def test_nodes_hold_together(corpora: World) -> None:
     assert isinstance(chain.shards[0].nodes["packing"], Node)
 
 
+@pytest.mark.slow
 def test_made_again_the_same_is_a_hit(world: World) -> None:
     made = make_corpora(world.resolve())
     assert len(made) == len(set(made))

@@ -57,6 +57,7 @@ def told(parts: list[Rows]) -> tuple[list[list[int]], list[list[int]], list[list
 
 
 @given(documents_strategy, st.integers(2, 40), st.integers(1, 9), st.integers(1, 4))
+@pytest.mark.slow
 def test_packing_equals_a_plain_concatenation(
     documents: list[list[int]], length: int, batch: int, at_once: int
 ) -> None:

@@ -70,6 +70,7 @@ def page_text(whole_report: Report) -> str:
     return render_html(whole_report)
 
 
+@pytest.mark.slow
 def test_the_same_facts_give_the_same_bytes(tmp_path: Path, facts_json: dict[str, Any]) -> None:
     first, written = build(tmp_path / "one", facts_json)
     second, again = build(tmp_path / "two", facts_json)
@@ -93,6 +94,7 @@ def test_where_the_facts_lie_is_no_identity(facts_json: dict[str, Any]) -> None:
     assert inline.fingerprint == report_node("edu", "0" * 64, {}, "work/facts.json").fingerprint
 
 
+@pytest.mark.slow
 def test_every_number_on_the_page_is_in_the_json(whole_report: Report, page_text: str) -> None:
     known = set(NUMBER.findall(json.dumps(report_json(whole_report), ensure_ascii=False)))
     shown = set(NUMBER.findall(Page(page_text).text))
@@ -164,6 +166,7 @@ def test_text_is_escaped(facts_json: dict[str, Any], evil: str) -> None:
     assert html.unescape(markdown.splitlines()[0]).replace("\\", "") == f"# {evil}"
 
 
+@pytest.mark.slow
 def test_dates_stand_in_the_lineage_alone(tmp_path: Path, facts_json: dict[str, Any]) -> None:
     facts_json["milestones"] = facts_json["milestones"][:1]
     facts_json["milestones"][0]["curve"] = []
@@ -185,6 +188,7 @@ def test_a_report_of_hardly_anything_is_still_one(tmp_path: Path, facts_json: di
     assert list(json.loads(written["report.json"])["figures"]) == ["learning_rate"]
 
 
+@pytest.mark.slow
 def test_many_milestones_are_drawn_apart(facts_json: dict[str, Any]) -> None:
     first = facts_json["milestones"][0]
     facts_json["milestones"] = [first | {"budget": (n + 1) * 10**6} for n in range(6)]

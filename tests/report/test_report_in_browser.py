@@ -31,6 +31,7 @@ for (const width of [360, 1200]) {
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.slow
 def test_nothing_is_wider_than_the_window(tmp_path: Path, facts_json: dict[str, Any]) -> None:
     assert CHROMIUM is not None
     facts_json["funnel"] += [facts_json["funnel"][0] | {"stage": "a stage of a rather long name"}]

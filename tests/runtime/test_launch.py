@@ -70,6 +70,7 @@ def await_death(pids: list[int]) -> list[int]:
     return [pid for pid in pids if is_alive(pid)]
 
 
+@pytest.mark.slow
 def test_a_job_gives_its_result_and_its_events_in_order(tmp_path: Path, env: dict[str, str]) -> None:
     events: list[JSON] = []
     result = run(tmp_path, env | {"COLOUR": "blue"}, "work", on_event=events.append)
@@ -79,6 +80,7 @@ def test_a_job_gives_its_result_and_its_events_in_order(tmp_path: Path, env: dic
     assert json.loads((tmp_path / "job" / "job.json").read_text()) == {"do": "work"}
 
 
+@pytest.mark.slow
 def test_a_failed_job_is_told_with_its_last_lines(tmp_path: Path, env: dict[str, str]) -> None:
     with pytest.raises(JobError) as told:
         run(tmp_path, env, "fail")
@@ -87,16 +89,19 @@ def test_a_failed_job_is_told_with_its_last_lines(tmp_path: Path, env: dict[str,
     assert str(told.value).splitlines()[-15:] == [str(n) for n in range(85, 100)]
 
 
+@pytest.mark.slow
 def test_an_error_line_of_a_job_is_all_that_is_told(tmp_path: Path, env: dict[str, str]) -> None:
     with pytest.raises(JobError, match=r"^no shard at /data/x \(log: .*log.txt\)$"):
         run(tmp_path, env, "fail with an error line")
 
 
+@pytest.mark.slow
 def test_a_job_killed_from_outside_is_told_by_its_signal(tmp_path: Path, env: dict[str, str]) -> None:
     with pytest.raises(JobError, match="was killed by signal 9"):
         run(tmp_path, env, "be killed")
 
 
+@pytest.mark.slow
 def test_the_result_of_an_earlier_run_is_not_taken(tmp_path: Path, env: dict[str, str]) -> None:
     run(tmp_path, env, "work")
     events: list[JSON] = []
@@ -110,6 +115,7 @@ def test_a_module_that_is_not_there_is_told(tmp_path: Path) -> None:
         launch("no_such_job", {}, folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_an_interrupted_parent_takes_the_whole_group_with_it(tmp_path: Path, env: dict[str, str]) -> None:
     pids: list[int] = []
 
@@ -142,6 +148,7 @@ def killed_parent(folder: Path, env: dict[str, str], processes: int) -> list[int
     return pids
 
 
+@pytest.mark.slow
 def test_a_job_dies_with_its_killed_parent(tmp_path: Path, env: dict[str, str]) -> None:
     assert await_death(killed_parent(tmp_path / "job", env, 1)) == []
 

@@ -35,6 +35,7 @@ class Example(StageConfig):
 
 
 @given(plain)
+@pytest.mark.slow
 def test_canonical_json_does_not_know_the_order_of_keys(value: Any) -> None:
     if isinstance(value, dict):
         assert canonical_json(dict(reversed(value.items()))) == canonical_json(value)

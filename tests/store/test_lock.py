@@ -54,6 +54,7 @@ def test_other_nodes_are_not_held_up(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
     words = [sys.executable, "-c", HOLDER, str(ROOT), str(tmp_path)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as holder:
@@ -75,6 +76,7 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return Store(f"memory://{tmp_path.name}")
 
 
+@pytest.mark.slow
 def test_a_lease_is_renewed_while_it_is_held_and_gone_after(remote: Store) -> None:
     with locked(remote, "node"):
         thread, got = second_holder(remote)

@@ -64,6 +64,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
 
 
 @given(indices=st.lists(st.integers(0, sum(USED) - 1), max_size=40), cached=st.integers(1, 4))
+@pytest.mark.slow
 def test_rows_come_in_the_order_asked_for(built: tuple[Store, str], indices: list[int], cached: int) -> None:
     with PackedCorpus(*built, cached_groups=cached) as corpus:
         rows = corpus.rows(np.array(indices, np.int64))

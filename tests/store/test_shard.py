@@ -143,6 +143,7 @@ def makers(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.mark.parametrize("moment", KILLED)
+@pytest.mark.slow
 def test_a_killed_maker_leaves_nothing_that_is_taken_for_whole(
     makers: Made, moment: str, tmp_path: Path
 ) -> None:

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ LIMITS = {
 
 
 @given(st.lists(st.lists(st.integers(0, 3), max_size=12), max_size=12))
+@pytest.mark.slow
 def test_longest_runs_equal_a_plain_loop(documents: list[list[int]]) -> None:
     def slow(document: list[int]) -> int:
         best = run = 0

@@ -74,6 +74,7 @@ def test_what_is_no_model_is_named(tmp_path: Path, data: bytes) -> None:
         spiece.convert(tmp_path / "tokenizer.model")
 
 
+@pytest.mark.slow
 def test_a_real_llama_type_model_gives_the_ids_of_sentencepiece(llama_type: Path, data_folder: Path) -> None:
     encoder = load_encoder(llama_type)
     rows = pq.read_table(data_folder / "hard_cases.parquet", columns=["text"])["text"].to_pylist()

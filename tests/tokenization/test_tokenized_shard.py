@@ -155,6 +155,7 @@ def test_output_of_tokenization_is_golden(
     )
 
 
+@pytest.mark.slow
 def test_real_text_through_a_real_tokenizer(
     store: Store, shard_of: ShardOf, llama_type: Path, data_folder: Path
 ) -> None:

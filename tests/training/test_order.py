@@ -24,6 +24,7 @@ def make(
     epochs=st.integers(1, 3),
     seed=st.integers(0, 2**40),
 )
+@pytest.mark.slow
 def test_each_row_is_seen_once_an_epoch_and_segment_by_segment(
     sizes: list[int], window: int, epochs: int, seed: int
 ) -> None:
