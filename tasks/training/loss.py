@@ -4,7 +4,7 @@ A micro-batch of n tokens and a vocabulary of v has n * v logits, and transforme
 them in fp32: 80 sequences of 2,000 tokens at 32,000 entries take 40 GB and more, and on a CPU most of the
 time of a small model goes into walking through them. Here the head is applied to a few rows at a time, and
 their gradients are formed on the spot. The result is that of `cross_entropy(hidden @ weight.T, targets)` up
-to to rounding. What it saves is memory, and time only where a narrow model meets a large vocabulary: on one CPU
+to rounding. What it saves is memory, and time only where a narrow model meets a large vocabulary: on one CPU
 core 2.6 times torch's speed for width 16 and 32,000 entries, .9 for 128 and 2,048, .7 for 576 and 32,000
 (`tests/bench/bench_loss.py`, 2026-11-21); on a GPU it was not measured.
 """
