@@ -25,6 +25,16 @@ def written(milestones: Sequence[int]) -> str:
     return ",".join(map(format_tokens, milestones))
 
 
+def milestones_of(value: Any) -> list[int]:
+    """The milestones in a variable's value: `400M,1B`, a list of amounts, or one.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    amounts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    return [parse_tokens(amount) for amount in amounts]
+
+
 def read_budget(variable: str) -> list[int] | None:
     """The milestones that a variable holds, None where there is no such variable.
 
@@ -34,9 +44,8 @@ def read_budget(variable: str) -> list[int] | None:
     value: Any = Variable.get(variable)
     if value is None:
         return None
-    amounts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     try:
-        return [parse_tokens(amount) for amount in amounts]
+        return milestones_of(value)
     except ValueError as err:
         raise DaptError(
             f"the Prefect variable {variable} holds {value!r}: {err}; expected milestones such as 400M,1B"
@@ -62,17 +71,25 @@ def with_budget(recipe: Recipe, milestones: Sequence[int], *, source: str) -> Re
         raise RecipeError(f"{source}: {told}") from err
 
 
-def add_milestone(recipe: Recipe, tokens: int) -> tuple[list[int], list[int]]:
+def add_milestone(recipe: Recipe, amount: str) -> tuple[list[int], list[int]]:
     """Append a milestone to a recipe's variable.
+
+    Args:
+        recipe: whose budget.
+        amount: the tokens, as people write them.
 
     Returns:
         The milestones before and after; equal when it was there already.
 
     Raises:
-        RecipeError: it is smaller than what is there, or does not fit the recipe.
+        RecipeError: it is no amount, smaller than what is there, or does not fit the recipe.
         DaptError: there is no variable.
     """
     variable = variable_of(recipe.name)
+    try:
+        tokens = parse_tokens(amount)
+    except ValueError as err:
+        raise RecipeError(str(err)) from err
     while True:
         before = read_budget(variable)
         if before is None:

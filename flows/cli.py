@@ -1,4 +1,4 @@
-"""The command line: `dapt init | plan | run | status | show | verify | ui`.
+"""The command line: `dapt init | plan | run | status | show | verify | budget | ui`.
 
 Exit codes: 0 done · 1 a shard or stage failed, or the sources hold too little · 2 bad recipe or arguments ·
 3 store damaged · 130 interrupted. With `--json` stdout holds one JSON object and nothing else.
@@ -29,13 +29,14 @@ from rich.console import Console
 
 from flows import inspect
 from flows.adapt import adapt
+from flows.budget import add_milestone, variable_of, written
 from flows.display import Display, set_up_logging
 from flows.outcome import NOTHING_DONE, outcome, save_record
 from flows.plan import make_plan, print_plan
 from flows.propose import propose_recipe
 from flows.recipe import load_recipe
 from flows.resolve import Resolved, held, resolve
-from flows.server import cancel_runs, local_server, prefect_server, server_home
+from flows.server import cancel_runs, local_server, prefect_server, require_server, server_home
 from tasks.settings import Settings
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError, RecipeError
@@ -251,6 +252,26 @@ def verify(recipe: RecipeFile, overrides: Overrides = [], as_json: AsJson = Fals
     _print_json(told) if as_json else inspect.print_verified(told, Console())
     if told["damaged"]:
         sys.exit(3)
+
+
+@app.command()
+def budget(
+    recipe: RecipeFile,
+    tokens: Annotated[str, typer.Argument(help="The milestone to append, such as 1B.")],
+    as_json: AsJson = False,
+) -> None:
+    """Append a milestone to a deployed recipe's budget: its trigger, or its schedule, runs the growth."""
+    wanted = load_recipe(recipe)
+    with _told_as_json(as_json, {"recipe": wanted.name, "variable": None, "before": None, "after": None}):
+        require_server()
+        before, after = add_milestone(wanted, tokens)
+    variable = variable_of(wanted.name)
+    if as_json:
+        _print_json({"recipe": wanted.name, "variable": variable, "before": before, "after": after})
+    elif before == after:
+        print(f"{variable} holds {written(after)} already: nothing to do")
+    else:
+        print(f"{variable}: {written(before)} → {written(after)}; adapt/{wanted.name} runs the growth")
 
 
 @app.command()

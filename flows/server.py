@@ -65,17 +65,26 @@ _live: dict[UUID, str] = {}
 @contextlib.contextmanager
 def prefect_server(store: Store, where: Settings) -> Iterator[str]:
     """The server of PREFECT_API_URL (environment or profile) where there is one, else this store's own."""
-    url = settings.PREFECT_API_URL.value()
-    if url:
-        _require_answer(str(url))
-        yield str(url).removesuffix("/api")
+    if settings.PREFECT_API_URL.value():
+        yield require_server()
         return
     with local_server(server_home(store, where)) as local:
         yield local
         _flush(local)
 
 
-def _require_answer(url: str) -> None:
+def require_server() -> str:
+    """The address of the server of PREFECT_API_URL, which answers.
+
+    Raises:
+        DaptError: none is named, or it does not answer.
+    """
+    url = str(settings.PREFECT_API_URL.value() or "")
+    if not url:
+        raise DaptError(
+            "no Prefect server is named: start one with `prefect server start`, then set PREFECT_API_URL to "
+            "its address, such as http://127.0.0.1:4200/api"
+        )
     try:
         httpx.get(f"{url}/health", timeout=_ANSWER_S)
     except (httpx.TransportError, httpx.InvalidURL) as err:
@@ -83,6 +92,7 @@ def _require_answer(url: str) -> None:
             f"the Prefect server {url} does not answer ({err}); start it, or unset PREFECT_API_URL (in the "
             "environment and in Prefect's profile) to have one started here"
         ) from err
+    return url.removesuffix("/api")
 
 
 def server_home(store: Store, where: Settings) -> Path:
