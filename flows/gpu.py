@@ -58,7 +58,7 @@ def make_model(resolved: Resolved, model: Model) -> list[str]:
         made: list[str] = train_model(recipe, model.label, node)["made"]
         return made
     parameters = {"recipe": recipe.model_dump(mode="json"), "label": model.label, "node": node}
-    name = f"training {model.label}"
+    name = f"train {recipe.name} {model.label}"
     order = Order(f"train-model/{recipe.name}", name, parameters, model.node)
     for _, failure in run_on_pool(resolved.settings.pool, resolved.store, [order]):
         if failure is not None:
@@ -86,7 +86,7 @@ def measure_model(resolved: Resolved, model: Model) -> list[str]:
     orders = [
         Order(
             f"evaluate-model/{recipe.name}",
-            f"evaluation {model.label} {name}",
+            f"evaluate {recipe.name} {model.label} {name}",
             {"recipe": recipe.model_dump(mode="json"), "label": model.label, "units": {name: nodes[name]}},
             unit,
         )

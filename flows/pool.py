@@ -48,7 +48,7 @@ class Order:
     deployment: str
     """`train-model/tiny`."""
     name: str
-    """How people call the work: "training 400M"."""
+    """How people call the work, and its run: `train tiny 400M`."""
     parameters: JSON
     node: Node
 
@@ -125,7 +125,13 @@ def _submitted(store: Store, order: Order) -> UUID:
         try:
             run = cast(
                 FlowRun,  # a coroutine only for those who call it from one
-                run_deployment(order.deployment, parameters=order.parameters, idempotency_key=key, timeout=0),
+                run_deployment(
+                    order.deployment,
+                    parameters=order.parameters,
+                    flow_run_name=order.name,
+                    idempotency_key=key,
+                    timeout=0,
+                ),
             )
         except ObjectNotFound as err:
             raise DaptError(
