@@ -7,6 +7,9 @@ finds the first one's work standing. A budget only ever grows: `dapt budget` app
 from collections.abc import Sequence
 from typing import Any
 
+import httpx
+from prefect.exceptions import PrefectException
+from prefect.settings import PREFECT_API_URL
 from prefect.variables import Variable
 from pydantic import ValidationError
 
@@ -69,6 +72,33 @@ def with_budget(recipe: Recipe, milestones: Sequence[int], *, source: str) -> Re
     except ValidationError as err:
         told = "; ".join(error["msg"].removeprefix("Value error, ") for error in err.errors())
         raise RecipeError(f"{source}: {told}") from err
+
+
+def at_server_budget(recipe: Recipe) -> tuple[Recipe, str]:
+    """A recipe at the budget that its server (PREFECT_API_URL) holds, where that goes on from its own.
+
+    Returns:
+        The recipe, and what there is to tell; empty where its own milestones hold.
+    """
+    if not PREFECT_API_URL.value():
+        return recipe, ""
+    variable, own = variable_of(recipe.name), recipe.budget.milestones
+    try:
+        held = read_budget(variable)
+    except (httpx.HTTPError, PrefectException) as err:
+        return (
+            recipe,
+            f"the Prefect server does not tell of {variable}, the recipe's own budget holds ({err})",
+        )
+    if held is None or set(held) <= set(own):
+        return recipe, ""
+    if not set(own) <= set(held):
+        return (
+            recipe,
+            f"{variable} on the server holds {written(held)}, the recipe {written(own)}: that holds",
+        )
+    told = f"the budget is {written(held)} (Prefect variable {variable})"
+    return with_budget(recipe, held, source=f"the Prefect variable {variable}"), told
 
 
 def add_milestone(recipe: Recipe, amount: str) -> tuple[list[int], list[int]]:

@@ -29,7 +29,7 @@ from rich.console import Console
 
 from flows import inspect
 from flows.adapt import adapt
-from flows.budget import add_milestone, variable_of, written
+from flows.budget import add_milestone, at_server_budget, variable_of, written
 from flows.display import Display, set_up_logging
 from flows.outcome import NOTHING_DONE, outcome, save_record
 from flows.plan import make_plan, print_plan
@@ -110,7 +110,12 @@ def _settings() -> Settings:
 
 
 def _resolved(recipe: Path, overrides: list[str], *, update: bool = False) -> Resolved:
-    return resolve(load_recipe(recipe, overrides), _settings(), update=update)
+    wanted = load_recipe(recipe, overrides)
+    if not any(override.strip().startswith("budget") for override in overrides):
+        wanted, told = at_server_budget(wanted)
+        if told:
+            stderr.print(told, markup=False, highlight=False, soft_wrap=True)
+    return resolve(wanted, _settings(), update=update)
 
 
 @contextlib.contextmanager

@@ -143,22 +143,37 @@ def build_node(
     found = stands(store, node.path)
     if found:
         return found, False
-    with locked(store, node.path):
-        found = stands(store, node.path)
-        if found:
-            return found, False
-        folder = store.scratch(node.path, scratch)
-        try:
-            _clean(store, folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            manifest = _build(build, NodeWriter(store, node, folder, shard=shard, how=how), room)
-        except Exception as err:
-            _record_failure(store, node, shard, run, err)
-            raise
-        finally:
-            _clean(store, folder)
-        store.remove(failure_path(node))
-        return manifest, True
+    try:
+        with locked(store, node.path):
+            return _built(store, node, build, room=room, shard=shard, how=how, scratch=scratch)
+    except Exception as err:
+        _record_failure(store, node, shard, run, err)
+        raise
+
+
+def _built(
+    store: Store,
+    node: Node,
+    build: Callable[[NodeWriter], None],
+    *,
+    room: str,
+    shard: str,
+    how: JSON | None,
+    scratch: str | None,
+) -> tuple[Manifest, bool]:
+    """Make a node under its lock, unless its last holder did."""
+    found = stands(store, node.path)
+    if found:
+        return found, False
+    folder = store.scratch(node.path, scratch)
+    try:
+        _clean(store, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = _build(build, NodeWriter(store, node, folder, shard=shard, how=how), room)
+    finally:
+        _clean(store, folder)
+    store.remove(failure_path(node))
+    return manifest, True
 
 
 def _build(build: Callable[[NodeWriter], None], writer: NodeWriter, room: str) -> Manifest:
