@@ -16,6 +16,7 @@ from prefect.utilities.callables import parameter_schema
 from flows.adapt import NOTHING_TO_DO, adapt
 from flows.budget import variable_of, written
 from flows.gpu import evaluate_model, train_model
+from flows.pool import SETTLED
 from flows.recipe import Recipe
 from tasks.store.config import JSON
 
@@ -166,8 +167,10 @@ def _silent_runs() -> Item:
 def _crashed_runs() -> Item:
     trigger = {
         "type": "event",
-        "posture": "Reactive",
-        "expect": ["prefect.flow-run.Crashed"],
+        "posture": "Proactive",  # nothing more was heard of it for a while
+        "after": ["prefect.flow-run.Crashed"],
+        "expect": [f"prefect.flow-run.{state}" for state in ("Crashed", "Scheduled", "Pending", "Running")],
+        "within": SETTLED.total_seconds(),
         "match": {
             "prefect.resource.id": "prefect.flow-run.*",
             "prefect.run-count": [str(count + 1) for count in range(MAX_REVIVALS)],

@@ -40,9 +40,8 @@ def at_work(store: Store, run_id: UUID, recipe: str) -> Iterator[None]:
         run_id: the flow run of this process.
         recipe: its recipe's name.
     """
-    with get_client(sync_client=True) as client:
-        _close_called(client, run_id)
     if store.local is None:
+        _close_earlier_tries(run_id)
         yield
         return
     folder = store.local_path(RUNS)
@@ -52,7 +51,8 @@ def at_work(store: Store, run_id: UUID, recipe: str) -> Iterator[None]:
     told |= {"host": socket.gethostname(), "pid": os.getpid()}
     file = folder / f"{run_id}.json"
     with file.open("a+") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX)  # waits for a process of this run that was only taken for dead
+        _close_earlier_tries(run_id)
         handle.truncate(0)
         handle.write(json.dumps(told))
         handle.flush()
@@ -68,6 +68,11 @@ def runs_at_work(store: Store) -> list[JSON]:
         return []
     told = (_told(file) for file in sorted(store.local_path(RUNS).glob("*.json")) if not _is_dead(file))
     return [run for run in told if run is not None]
+
+
+def _close_earlier_tries(run_id: UUID) -> None:
+    with get_client(sync_client=True) as client:
+        _close_called(client, run_id)
 
 
 def _is_dead(file: Path) -> bool:

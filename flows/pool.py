@@ -8,6 +8,7 @@ died is revived a few times; a server that is away is waited for. A pool that do
 Parents poll: it outlives restarts of the server, and costs one small request a run every few seconds.
 """
 
+import datetime
 import hashlib
 import logging
 import time
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 _POLL_S = 2.0
 _TELL_EVERY_S = 300.0
+SETTLED = datetime.timedelta(seconds=45)
+"""How long a crash is left alone: prefect 3.8's workers report one twice, up to 13 s apart on a busy machine,
+and the second report would end the run that was scheduled after the first."""
 _REVIVALS = 3
 """Times that a run is scheduled again whose process died, or that ended without its node."""
 
@@ -159,6 +163,8 @@ def _looked_at(store: Store, run: _Run) -> tuple[bool, DaptError | None]:
                 return False, None
             if stands(store, run.order.node.path):
                 return True, None
+            if state.is_crashed() and datetime.datetime.now(datetime.UTC) - state.timestamp < SETTLED:
+                return False, None
             if (state.is_crashed() or state.is_completed()) and run.revived < _REVIVALS:
                 run.revived += 1
                 why = "its process died" if state.is_crashed() else "its node does not stand"
