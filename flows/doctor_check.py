@@ -42,17 +42,18 @@ class Check:
 Question = Callable[[], Iterable[Check]]
 
 
-def ask_all(questions: Mapping[str, Question], *, limit_s: float) -> list[Check]:
+def ask_all(questions: Mapping[str, Question], *, limit_s: float, silence: State = "warning") -> list[Check]:
     """Ask everything at once; the answers stand in the order of the questions.
 
     Args:
         questions: by the name under which one that does not answer is told.
-        limit_s: for all of them; one that takes longer is a warning.
+        limit_s: for all of them.
+        silence: what it is when one takes longer.
     """
     answers: dict[str, list[Check]] = {}
 
     def ask(name: str, question: Question) -> None:
-        answers[name] = _answer(name, question)
+        answers[name] = answer(name, question)
 
     threads = {}
     for name, question in questions.items():
@@ -63,7 +64,7 @@ def ask_all(questions: Mapping[str, Question], *, limit_s: float) -> list[Check]
     for thread in threads.values():
         thread.join(max(0.0, deadline - time.monotonic()))
     secrets = _secrets()
-    told = [check for name in questions for check in answers.get(name, [_silent(name, limit_s)])]
+    told = [check for name in questions for check in answers.get(name, [_silent(name, limit_s, silence)])]
     return [_without(check, secrets) for check in told]
 
 
@@ -81,7 +82,8 @@ def once(work: Callable[[], T]) -> Callable[[], T]:
     return value
 
 
-def _answer(name: str, question: Question) -> list[Check]:
+def answer(name: str, question: Question) -> list[Check]:
+    """What a question yields; what it breaks of is its answer too."""
     try:
         return list(question())
     except DaptError as err:
@@ -90,10 +92,10 @@ def _answer(name: str, question: Question) -> list[Check]:
         return [Check(name, "fails", f"{type(err).__name__}: {err}", "an answer", "see what was found")]
 
 
-def _silent(name: str, limit_s: float) -> Check:
+def _silent(name: str, limit_s: float, state: State) -> Check:
     return Check(
         name,
-        "warning",
+        state,
         f"no answer within {limit_s:g} s",
         "one within seconds",
         "look at the disk, network or machine behind it; on a busy machine ask again",

@@ -8,7 +8,7 @@ Switched off (HF_HUB_OFFLINE), the local cache is looked at instead.
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,7 +29,6 @@ from huggingface_hub.file_download import get_hf_file_metadata
 from flows.doctor_check import Check
 from flows.doctor_machine import gigabytes
 from flows.recipe import RECIPE_REFERENCE, Recipe
-from tasks.download.config import SourceConfig
 from tasks.evaluation.names import FOLDERS, definitions, require_benchmarks
 from tasks.store.errors import DaptError, RecipeError
 from tasks.store.models import resolve_model
@@ -101,7 +100,7 @@ def _token(status: int) -> Check:
 
 
 def repositories(recipe: Recipe) -> list[Repository]:
-    """What a recipe reads from the Hub, each once."""
+    """What a recipe names on the Hub, each once: model, tokenizer, data sets."""
     found = []
     models = {"training.base_model": recipe.training.base_model}
     if not recipe.tokenization.train_vocab_size:
@@ -110,14 +109,25 @@ def repositories(recipe: Recipe) -> list[Repository]:
         if name and not name.startswith(RECIPE_REFERENCE) and not Path(name).is_absolute():
             found.append(Repository("model", name, "", field))
     for section, source in (("download", recipe.download), ("general", recipe.general)):
-        if isinstance(source, SourceConfig) and source.dataset:
+        if source is not None and source.dataset:
             found.append(Repository("dataset", source.dataset, source.revision, f"{section}.dataset"))
-    found += [
+    return _once_each(found)
+
+
+def benchmark_repositories(recipe: Recipe) -> list[Repository]:
+    """The data of a recipe's benchmarks, each once."""
+    return _once_each(
         Repository("dataset", data, "", f"the benchmark {name}")
         for name in recipe.evaluation.benchmarks
         for data in benchmark_data(name)
-    ]
-    return list({(one.kind, one.name, one.revision): one for one in reversed(found)}.values())[::-1]
+    )
+
+
+def _once_each(found: Iterable[Repository]) -> list[Repository]:
+    first: dict[tuple[str, str, str], Repository] = {}
+    for one in found:
+        first.setdefault((one.kind, one.name, one.revision), one)
+    return list(first.values())
 
 
 def benchmark_data(name: str) -> list[str]:
@@ -186,7 +196,7 @@ def _refused(one: Repository, name: str, err: HfHubHTTPError | HFValidationError
     if isinstance(err, RevisionNotFoundError):
         told = f"it has no revision {one.revision or 'main'!r}"
         return Check(name, "fails", told, expected, "name one of its branches, tags or commits")
-    if isinstance(err, RepositoryNotFoundError | HFValidationError):
+    if isinstance(err, RepositoryNotFoundError | HFValidationError) or _hides(err):
         told = f"not found on {constants.ENDPOINT} with {token}"
         return Check(
             name, "fails", told, expected, "check its name; a private one needs its owner's HF_TOKEN"
@@ -196,6 +206,12 @@ def _refused(one: Repository, name: str, err: HfHubHTTPError | HFValidationError
         do = "set HF_TOKEN to one that may read it (a fine-grained one needs that right), or unset it"
         return Check(name, "fails", f"{token} is refused ({status})", expected, do)
     return Check(name, "warning", f"the Hub answers {status}", expected, "try again later")
+
+
+def _hides(err: HfHubHTTPError) -> bool:
+    """The Hub says 401, not 404, of what a client may not know; huggingface_hub sees that on https only."""
+    told = err.response.headers.get("X-Error-Message")
+    return err.response.status_code == 401 and told != "Invalid credentials in Authorization header"
 
 
 def _in_cache(one: Repository, name: str) -> Check:

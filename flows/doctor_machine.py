@@ -128,19 +128,18 @@ def judge_devices(
     narrowed = "" if chosen is None else f" (CUDA_VISIBLE_DEVICES={chosen!r})"
     yield _torch(seen, driver, settings, narrowed)
     yield _deepspeed(seen["deepspeed"])
+    bf16 = recipe is not None and recipe.training.precision == "bf16"
     for number, device in enumerate(seen["devices"]):
-        free, total = device["free_bytes"], device["total_bytes"]
-        told = f"{device['name']}, {gigabytes(free)} of {gigabytes(total)} free"
-        yield Check(f"gpu {number}", "ok", told)
-        if recipe is not None and recipe.training.precision == "bf16" and not device["bf16"]:
-            yield Check(
-                f"gpu {number}",
-                "fails",
-                f"{device['name']} has no bf16",
-                "a device that computes in bf16 (Ampere or later), as training.precision asks",
-                'set training.precision = "fp32"',
-            )
+        yield _gpu(f"gpu {number}", device, bf16=bf16)
     yield _ranks(settings, len(seen["devices"]), seen, recipe)
+
+
+def _gpu(name: str, device: JSON, *, bf16: bool) -> Check:
+    told = f"{device['name']}, {gigabytes(device['free_bytes'])} of {gigabytes(device['total_bytes'])} free"
+    if bf16 and not device["bf16"]:
+        expected = "one that computes in bf16 (Ampere or later), as training.precision asks"
+        return Check(name, "fails", f"{told}; no bf16", expected, 'set training.precision = "fp32"')
+    return Check(name, "ok", told)
 
 
 def _deepspeed(seen: JSON) -> Check:
@@ -219,7 +218,7 @@ def judge_training_memory(need: JSON, seen: JSON, ranks: int) -> Iterator[Check]
         least = min(device["free_bytes"] for device in seen["devices"][:ranks])
         places = [
             ("the least free GPU", least, need["device_bytes"]),
-            ("host", host, need["host_bytes"] * ranks),
+            ("the machine", host, need["host_bytes"] * ranks),
         ]
     else:
         places = [("the machine", host, (need["device_bytes"] + need["host_bytes"]) * ranks)]

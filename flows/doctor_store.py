@@ -15,7 +15,7 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from flows.doctor_check import Check
+from flows.doctor_check import Check, ask_all
 from flows.doctor_machine import gigabytes
 from tasks.settings import Settings
 from tasks.store.config import JSON
@@ -24,6 +24,8 @@ from tasks.store.paths import TEMPORARY, Store, replace_durably
 
 LITTLE_BYTES = 2_000_000_000
 """Less than this is told where nobody knows what will be needed."""
+REMOTE_S = 15.0
+"""For three requests to an object store; its client alone would try for minutes."""
 _VOLATILE = {
     "tmpfs": "memory: it is gone with the machine, and takes from its RAM",
     "ramfs": "memory: it is gone with the machine, and takes from its RAM",
@@ -39,7 +41,7 @@ def store(settings: Settings) -> Iterator[Check]:
         yield Check("store", "fails", str(err), "a folder, or a URL that fsspec knows", "set DAPT_STORE")
         return
     if place.local is None:
-        yield _remote(place)
+        yield from ask_all({"store": lambda: [_remote(place)]}, limit_s=REMOTE_S, silence="fails")
         yield _writable("scratch", Path(settings.scratch or tempfile.gettempdir()), "set DAPT_SCRATCH")
         return
     there = _existing(place.local)
@@ -138,7 +140,10 @@ def _remote(place: Store) -> Check:
 
 def free_disk(settings: Settings, plan: JSON | None) -> Iterator[Check]:
     """Free bytes of a local store against the plan's, where there is one."""
-    place = Store(settings.store)
+    try:
+        place = Store(settings.store)
+    except ResourceError:
+        return  # told under "store"
     if place.local is None:
         return
     free = shutil.disk_usage(_existing(place.local)).free
