@@ -32,7 +32,7 @@ PACKAGE = "daptflow"
 KNOWN_BAD = (("prefect", "==3.8.*", "fastapi", ">=0.151", "prefect 3.8's server does not start with it"),)
 """Combinations that install and do not work: a version of the first with a version of the second."""
 
-PROBE_S = 60.0
+PROBE_S = 100.0
 PROCESS_BYTES = 400_000_000
 WORKER_BYTES = 100_000_000
 """A run with 2 workers took 560 MB; a shard holds a batch of at most 32 MB of text, and its results."""
