@@ -21,7 +21,9 @@ State = Literal["ok", "warning", "fails"]
 T = TypeVar("T")
 
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|API_KEY|AUTH_STRING")
+_SECRET = re.compile(r"(TOKEN|PASSWORD|API_KEY|AUTH_STRING)$|SECRET")
+_SECRET_LENGTH = 8
+"""A shorter value is a word that paths and names hold too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,9 @@ def _silent(name: str, limit_s: float, state: State) -> Check:
 
 
 def _secrets() -> list[str]:
-    return [value for name, value in os.environ.items() if _SECRET.search(name) and len(value) > 3]
+    return [
+        value for name, value in os.environ.items() if _SECRET.search(name) and len(value) >= _SECRET_LENGTH
+    ]
 
 
 def _without(check: Check, secrets: list[str]) -> Check:

@@ -25,6 +25,8 @@ POOLS = ("cpu", "gpu")
 FLOWS = ("adapt", "train-model", "evaluate-model")
 ON_POOL = ("train-model", "evaluate-model")
 """What DAPT_POOL sends away from the run."""
+AUTOMATIONS = "dapt: "
+"""How the names of dapt's automations begin."""
 
 
 def server(settings: Settings, recipe: Recipe | None) -> Iterator[Check]:
@@ -166,11 +168,13 @@ def _bad(check: str, state: str, found: str, expected: str, do: str) -> Check:
 
 
 def _automations(client: SyncPrefectClient) -> Check:
-    """Without any a run whose machine dies is never noticed."""
-    found = client.read_automations()
-    on = [one.name for one in found if one.enabled]
-    if not on:
-        told = f"none enabled, {len(found)} in all: a run that is killed reads Running for ever"
-        do = "`dapt deploy RECIPE` makes them"
-        return Check("automations", "warning", told, "those that notice and revive dead runs", do)
-    return Check("automations", "ok", ", ".join(sorted(on)))
+    """Those of `dapt deploy`: without them a run whose machine dies is never noticed."""
+    ours = [one for one in client.read_automations() if one.name.startswith(AUTOMATIONS)]
+    off = sorted(one.name for one in ours if not one.enabled)
+    if not ours:
+        told, expected = "none of dapt's", "those that notice and revive dead runs, and see a changed budget"
+        return Check("automations", "warning", told, expected, "`dapt deploy RECIPE` makes them")
+    if off:
+        told, do = f"switched off: {', '.join(off)}", "prefect automation resume NAME"
+        return Check("automations", "warning", told, "all of them on", do)
+    return Check("automations", "ok", ", ".join(sorted(one.name for one in ours)))

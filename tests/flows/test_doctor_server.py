@@ -25,6 +25,13 @@ pytestmark = pytest.mark.flow
 
 Asked = dict[str, Check]
 
+ASLEEP = {
+    "name": "dapt: asleep",
+    "enabled": False,
+    "trigger": {"type": "event", "posture": "Reactive", "expect": ["never"], "threshold": 1, "within": 0},
+    "actions": [{"type": "do-nothing"}],
+}
+
 
 def asked(url: str | None, pool: str | None = None, of: Recipe | None = None) -> Asked:
     """Checks by name."""
@@ -58,10 +65,12 @@ def refusing() -> Iterator[str]:
 def worker(api: Api, tmp_path: Path) -> Iterator[Callable[[str], None]]:
     """`worker(pool)` starts a real one and waits until the server has heard it."""
     started: list[subprocess.Popen[bytes]] = []
+    pools: list[str] = []
     words = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool"]
     env = os.environ | {"PREFECT_API_URL": api.url, "PREFECT_HOME": str(tmp_path / "prefect")}
 
     def start(pool: str) -> None:
+        pools.append(pool)
         with (tmp_path / "worker.log").open("wb") as log:
             started.append(subprocess.Popen([*words, pool], env=env, stdout=log, stderr=log))
         await_that(lambda: api.ask(f"work_pools/{pool}/workers/filter"), "a worker is on line")
@@ -70,6 +79,8 @@ def worker(api: Api, tmp_path: Path) -> Iterator[Callable[[str], None]]:
     for process in started:
         process.kill()
         process.wait()
+    for pool in pools:
+        httpx.delete(f"{api.url}/work_pools/{pool}", timeout=60).raise_for_status()
 
 
 def test_no_server_is_well_unless_a_pool_is_named() -> None:
@@ -131,7 +142,10 @@ def test_deployments_make_their_pools_needed(api: Api) -> None:
     assert found["deployments"].state == "warning"
     assert "train-model/doctored, evaluate-model/doctored" in found["deployments"].found
     assert found["pool patients"].state == "fails"
-    assert found["automations"].state == "warning"
     assert asked(api.url, pool="patients", of=tiny)["deployments"].state == "fails"
+    asleep = api.ask("automations/", ASLEEP)
+    told = asked(api.url, of=tiny)["automations"]
+    assert (told.state, "dapt: asleep" in told.found) == ("warning", True)
+    httpx.delete(f"{api.url}/automations/{asleep['id']}", timeout=60).raise_for_status()
     httpx.delete(f"{api.url}/deployments/{made['id']}", timeout=60).raise_for_status()
     httpx.delete(f"{api.url}/work_pools/patients", timeout=60).raise_for_status()
