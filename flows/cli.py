@@ -1,4 +1,4 @@
-"""The command line: `dapt init | plan | run | status | show | verify | budget | ui`.
+"""The command line: `dapt init | plan | run | status | show | verify | budget | doctor | ui`.
 
 Exit codes: 0 done · 1 a shard or stage failed, or the sources hold too little · 2 bad recipe or arguments ·
 3 store damaged · 130 interrupted. With `--json` stdout holds one JSON object and nothing else.
@@ -27,6 +27,7 @@ from prefect import tags
 from pydantic import ValidationError
 from rich.console import Console
 
+from flows import doctor as checks
 from flows import inspect
 from flows.adapt import adapt
 from flows.budget import add_milestone, at_server_budget, variable_of, written
@@ -277,6 +278,20 @@ def budget(
         print(f"{variable} holds {written(after)} already: nothing to do")
     else:
         print(f"{variable}: {written(before)} → {written(after)}; adapt/{wanted.name} runs the growth")
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="None: the machine alone.")] = None,
+    overrides: Overrides = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Tell what will not work, before it doesn't: versions, devices, disk, network, access, pools."""
+    with _stdout_for_json(as_json):
+        found = checks.examine(_settings(), load_recipe(recipe, overrides) if recipe is not None else None)
+    _print_json(checks.told(found)) if as_json else checks.print_checks(found, Console())
+    if any(one.state == "fails" for one in found):
+        sys.exit(1)
 
 
 @app.command()
