@@ -24,6 +24,7 @@ os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
 
 import typer
 from prefect import tags
+from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -221,12 +222,13 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Tell what exists and what is missing, failed shards first; needs no server."""
+    on_server = bool(PREFECT_API_URL.value())
     if recipe is None:
-        of_store = inspect.status_of_store(Store(_settings().store))
+        of_store = inspect.status_of_store(Store(_settings().store), on_server=on_server)
         _print_json(of_store) if as_json else inspect.print_status_of_store(of_store, Console())
         return
     with _told_as_json(as_json, {"recipe": None}):
-        told = inspect.status(_resolved(recipe, overrides))
+        told = inspect.status(_resolved(recipe, overrides), on_server=on_server)
     _print_json(told) if as_json else inspect.print_status(told, Console())
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.compute as pc
-from prefect.settings import PREFECT_API_URL
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -32,8 +31,13 @@ _BY_MILESTONE = ("corpus", "training")
 _EXCERPT = 300
 
 
-def status(resolved: Resolved) -> JSON:
-    """What exists, what is missing, and what failed with its cause: the `status --json` object."""
+def status(resolved: Resolved, *, on_server: bool) -> JSON:
+    """What exists, what is missing, and what failed with its cause: the `status --json` object.
+
+    Args:
+        resolved: the recipe on its store.
+        on_server: runs are on a server of the user's, which has their logs; else the store's own had them.
+    """
     nodes = nodes_of(resolved, walks_of(resolved))
     failed: list[JSON] = []
     missing: list[JSON] = []
@@ -51,7 +55,7 @@ def status(resolved: Resolved) -> JSON:
             failure = read_failure(resolved.store, node)
             if failure is not None:
                 path = resolved.store.address(failure_path(node))
-                failed.append({**entry, **_failure(failure), "path": path})
+                failed.append({**entry, **_failure(failure, on_server=on_server), "path": path})
             elif _waits(nodes, stage, position, failed):
                 blocked.append(entry)
             else:
@@ -70,7 +74,7 @@ def status(resolved: Resolved) -> JSON:
     }
 
 
-def status_of_store(store: Store) -> JSON:
+def status_of_store(store: Store, *, on_server: bool) -> JSON:
     """Every recipe run on a store, and every failure that stands: `status --json` without a recipe."""
     recipes: list[JSON] = []
     for name in store.names("recipes"):
@@ -85,17 +89,17 @@ def status_of_store(store: Store) -> JSON:
         for file in store.names(f"failures/{stage}"):
             path = f"failures/{stage}/{file}"
             failure = json.loads(store.read(path))
-            told = {"stage": failure["stage"], **_failure(failure)}
+            told = {"stage": failure["stage"], **_failure(failure, on_server=on_server)}
             failed.append({**told, "path": store.address(path)})
     return {"recipes": recipes, "failed": failed}
 
 
-def _failure(failure: JSON) -> JSON:
+def _failure(failure: JSON, *, on_server: bool) -> JSON:
     """What is told of a failure, with the command that shows its log."""
     log, run = failure.get("log"), failure.get("run")
     if log:
         command = f"less {shlex.quote(log)}"
-    elif run and PREFECT_API_URL.value():
+    elif run and on_server:
         command = f"prefect flow-run logs {run}"
     else:
         command = f"dapt ui, then its page /runs/flow-run/{run}" if run else ""

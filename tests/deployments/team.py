@@ -13,9 +13,11 @@ from typing import Any
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.variables import Variable
 
 from deployments.catalog import catalog
 from deployments.deploy import Server
+from flows.budget import variable_of
 from tasks.store.config import JSON
 from tests.flows.commands import Api, await_that
 from tests.flows.world import World
@@ -101,6 +103,11 @@ class Team(Api):
             for change in changes:
                 server.apply(change)
         return [change.told() for change in changes]
+
+    def set_budget(self, recipe: str, value: str) -> None:
+        """Edit a recipe's variable, as the UI does."""
+        with temporary_settings({PREFECT_API_URL: self.url}):  # the client asks again where SQLite is locked
+            Variable.set(variable_of(recipe), value, overwrite=True)
 
     def start_run(self, recipe: str, **parameters: Any) -> str:
         """Run a deployment of adapt; the id of its run."""
