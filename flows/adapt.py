@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.alive import at_work
+from flows.alive import at_work, heeding_cancellation
 from flows.budget import read_budget, with_budget, written
 from flows.corpus import build_corpus
 from flows.gpu import make_model, measure_model, models_of
@@ -48,7 +48,8 @@ def adapt(recipe: Recipe, until: str = "report", budget_variable: str = "") -> J
     resolved = resolve(recipe, Settings())
     smaller = _told_if_smaller(resolved)
     save_record(resolved)
-    with at_work(resolved.store, UUID(flow_run.id), recipe.name), held(resolved):
+    run_id = UUID(flow_run.id)
+    with heeding_cancellation(run_id), at_work(resolved.store, run_id, recipe.name), held(resolved):
         totals = make_plan(resolved, until)["totals"]
         if totals["miss"]:
             logger.info("%d nodes to make, %d stand", totals["miss"], totals["hit"])

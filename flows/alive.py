@@ -1,16 +1,21 @@
-"""Who is at work on a store: a file a run, held locked while its process lives.
+"""Runs and their processes: none is told to be at work that is dead, none works on that was cancelled.
 
-A killed run reads "Running" on its server for ever. The lock of its file is the kernel's, which dies with
-its process, so whoever comes next on a local store sees that it is gone, and closes it and those it called as
-Crashed. On an object store nobody sees that; there it is the server's automation that notices.
+A killed run reads "Running" on its server for ever. So each has a file on its store, locked while its process
+lives: the lock is the kernel's and dies with it, and whoever comes next on a local store closes the run, and
+those it called, as Crashed. On an object store it is the server's automation that notices.
+
+A run that lost its worker, or never had one, is told by nobody that it was cancelled: it looks for itself.
 """
 
 import contextlib
+import contextvars
 import fcntl
 import json
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
@@ -28,6 +33,10 @@ from tasks.store.paths import Store
 logger = logging.getLogger(__name__)
 
 RUNS = "runs"
+_LOOK_S = 15.0
+_GRACE_S = 30.0
+_LOOKS = 2
+"""Times that a run is seen cancelled before its process ends itself: its worker is quicker."""
 _OPEN = {"type": {"any_": ["RUNNING", "PENDING"]}}
 
 
@@ -60,6 +69,35 @@ def at_work(store: Store, run_id: UUID, recipe: str) -> Iterator[None]:
             yield
         finally:
             file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def heeding_cancellation(run_id: UUID) -> Iterator[None]:
+    """End this process when its run was cancelled, if for a while nobody else did."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        cancelled = 0
+        while cancelled < _LOOKS and not ended.wait(_LOOK_S):
+            with (
+                contextlib.suppress(httpx.HTTPError, PrefectException),
+                get_client(sync_client=True) as client,
+            ):
+                state = client.read_flow_run(run_id).state
+                cancelled += state is not None and (state.is_cancelled() or state.is_cancelling())
+        if ended.is_set():
+            return
+        logger.warning("the run was cancelled: this process ends")
+        os.kill(os.getpid(), signal.SIGTERM)
+        if not ended.wait(_GRACE_S):  # something holds on to it
+            os._exit(128 + signal.SIGTERM)
+
+    context = contextvars.copy_context()  # which server it is
+    threading.Thread(target=context.run, args=[watch], daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def runs_at_work(store: Store) -> list[JSON]:

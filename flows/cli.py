@@ -35,6 +35,7 @@ from flows.budget import add_milestone, at_server_budget, variable_of, written
 from flows.display import Display, set_up_logging
 from flows.outcome import NOTHING_DONE, outcome, save_record
 from flows.plan import make_plan, print_plan
+from flows.pool import why_idle
 from flows.propose import propose_recipe
 from flows.recipe import load_recipe
 from flows.resolve import Resolved, held, resolve
@@ -149,11 +150,17 @@ def init(
 def plan(recipe: RecipeFile, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Tell what a run would do, and change nothing."""
     with _told_as_json(as_json, {"recipe": None}), _stdout_for_json(as_json):
-        told = make_plan(_resolved(recipe, overrides))
+        resolved = _resolved(recipe, overrides)
+        told = {**make_plan(resolved), "pool": _pool(resolved.settings)}
     if as_json:
         _print_json(told)
     else:
         print_plan(told, Console())
+
+
+def _pool(settings: Settings) -> JSON | None:
+    """The pool that trainings and evaluations go to, and why it does nothing now; None: there is none."""
+    return {"name": settings.pool, "idle": why_idle(settings.pool)} if settings.pool else None
 
 
 @app.command()
@@ -194,9 +201,14 @@ def _run(resolved: Resolved, until: Until, planned: JSON, *, quiet: bool) -> tup
         f"{recipe.name}: {planned['totals']['miss']} nodes to make, {planned['totals']['hit']} stand",
         highlight=False,
     )
+    if resolved.settings.pool and not PREFECT_API_URL.value():
+        raise DaptError(str(why_idle(resolved.settings.pool)))
     failure, summary = None, {}
     with prefect_server(resolved.store, resolved.settings) as url:
         stderr.print(f"watch it at {url}", highlight=False)
+        pool = _pool(resolved.settings)
+        if pool is not None and pool["idle"]:
+            stderr.print(pool["idle"], highlight=False, soft_wrap=True)
         with contextlib.nullcontext() if quiet and not stderr.is_terminal else Display(stderr).showing():
             try:
                 with tags("dapt", f"recipe:{recipe.name}"), held(resolved):

@@ -9,11 +9,13 @@ A training is called directly, in the flow's own thread: cancellation reaches it
 import logging
 import queue
 from functools import partial
+from uuid import UUID
 
 from prefect import flow
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 
+from flows.alive import heeding_cancellation
 from flows.chain import DOMAIN
 from flows.milestones import Model, base_model, corpus_nodes, evaluation_nodes, milestone_models
 from flows.outcome import walks_of
@@ -131,13 +133,10 @@ def train_model(recipe: Recipe, label: str, node: JSON | None = None) -> JSON:
     if wanted is None or stands(store, wanted.path):
         return {"made": []}
     run: NodeTask = make_base if label == "base" else train_milestone
+    told = how_of(recipe.training, settings.ranks)
     try:
-        run(
-            store.root,
-            wanted.model_dump(mode="json"),
-            label,
-            how_of(recipe.training, settings.ranks),
-        )
+        with heeding_cancellation(UUID(flow_run.id)):
+            run(store.root, wanted.model_dump(mode="json"), label, told)
     except Exception as err:  # noqa: BLE001 - whatever it is, it is told with the training's name
         failure = err if isinstance(err, DaptError) else DaptError(f"training {label}: {_unexpected(err)}")
         raise _training_failed(label, failure) from None if failure is err else err
@@ -197,6 +196,12 @@ def evaluate_model(recipe: Recipe, label: str, units: dict[str, JSON] | None = N
     else:
         missing = {name: Node.model_validate(unit) for name, unit in units.items()}
     at_once = settings.ranks if settings.has_gpu else settings.workers
+    with heeding_cancellation(UUID(flow_run.id)):
+        return {"made": _measured(store, recipe, label, missing, at_once)}
+
+
+def _measured(store: Store, recipe: Recipe, label: str, missing: dict[str, Node], at_once: int) -> list[str]:
+    """Measure units as tasks of this run, a few at a time."""
     finished: queue.Queue[tuple[str, PrefectFuture[JSON]]] = queue.Queue()
     waiting, told = list(missing.items()), _Units(label, len(missing))
     for done in range(len(missing)):
@@ -214,7 +219,7 @@ def evaluate_model(recipe: Recipe, label: str, units: dict[str, JSON] | None = N
             told.ended(name, missing[name], DaptError(_unexpected(err)))
         else:
             told.ended(name, missing[name], None)
-    return {"made": told.outcome()}
+    return told.outcome()
 
 
 def _finish(

@@ -22,8 +22,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
 from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.settings import PREFECT_UI_URL
+from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from prefect.states import Scheduled
 
 from flows.server import remember
@@ -99,19 +99,22 @@ def run_on_pool(pool: str, store: Store, orders: list[Order]) -> Iterator[tuple[
 
 def why_idle(pool: str) -> str | None:
     """Why a pool does nothing now, in words with what to do; None when a worker is on line."""
-    start = f"start one: prefect worker start --pool {pool}"
+    if not PREFECT_API_URL.value():
+        return (
+            f"the pool {pool!r} needs a Prefect server that it is on; set PREFECT_API_URL, or unset DAPT_POOL"
+        )
     try:
         with get_client(sync_client=True) as client:
             found = client.read_work_pool(pool)
             workers = client.read_workers_for_work_pool(pool)
     except ObjectNotFound:
         return f"there is no work pool {pool!r} on the server; `dapt deploy RECIPE` makes it"
-    except (httpx.HTTPError, PrefectHTTPStatusError) as err:
+    except (httpx.HTTPError, PrefectException) as err:
         return f"the Prefect server does not tell of pool {pool!r} ({err})"
     if found.is_paused:
         return f"the work pool {pool!r} is paused; go on with: prefect work-pool resume {pool}"
     if not any(worker.status == WorkerStatus.ONLINE for worker in workers):
-        return f"no worker of the pool {pool!r} is on line; {start}"
+        return f"no worker of the pool {pool!r} is on line; start one: prefect worker start --pool {pool}"
     return None
 
 
@@ -173,7 +176,7 @@ def _looked_at(store: Store, run: _Run) -> tuple[bool, DaptError | None]:
                 return False, None
     except ObjectNotFound:
         return True, DaptError(f"{run.order.name}: its run {run.id} was deleted; run again")
-    except (httpx.HTTPError, PrefectHTTPStatusError) as err:
+    except (httpx.HTTPError, PrefectException) as err:
         logger.warning("the Prefect server does not answer, %s is waited for: %s", run.order.name, err)
         return stands(store, run.order.node.path) is not None, None
     return True, _failure(store, run.order, found, state)

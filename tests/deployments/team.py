@@ -120,6 +120,11 @@ class Team(Api):
         found: JSON = httpx.get(f"{self.url}/flow_runs/{run_id}", timeout=60).raise_for_status().json()
         return found
 
+    def states(self, run_id: str) -> list[str]:
+        """The names of all states that a run was in, oldest first."""
+        answer = httpx.get(f"{self.url}/flow_run_states/", params={"flow_run_id": run_id}, timeout=60)
+        return [s["name"] for s in sorted(answer.raise_for_status().json(), key=lambda s: s["timestamp"])]
+
     def runs(self, name: str) -> list[JSON]:
         """The flow runs of a name, oldest first."""
         body = {"flow_runs": {"name": {"any_": [name]}}, "sort": "EXPECTED_START_TIME_ASC"}
