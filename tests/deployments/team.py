@@ -22,7 +22,7 @@ from tasks.store.config import JSON
 from tests.flows.commands import Api, await_that
 from tests.flows.world import World
 
-_DEADLINE_S = 240
+_DEADLINE_S = 600
 
 
 class Team(Api):
