@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from tasks.runtime import progress
+from tasks.runtime.logs import OUTPUT
 
 _LINE_EVERY_S = 5.0
 _OURS = ("tasks", "flows")
@@ -101,6 +102,8 @@ class _Quiet(logging.Filter):
             record.name.startswith("tasks") and record.levelno < logging.WARNING
         ):
             return False  # what fails is told once, by who sums up the run; the server has all lines
+        if record.name == OUTPUT:
+            return False  # of a job's warnings the one that matters comes back as its error
         record.exc_info = None
         return True
 
