@@ -1,6 +1,6 @@
 """adapt: corpus → train → evaluate → report, for every milestone. The map of the system on one screen."""
 
-from prefect import flow
+from prefect import flow, tags
 
 from flows.corpus import build_corpus
 from flows.gpu import evaluate_model, models_of, train_model
@@ -9,6 +9,7 @@ from flows.recipe import Recipe
 from flows.report import write_recipe_report
 from flows.resolve import held, resolve
 from flows.server import remember_run
+from flows.shown import show_report, tags_of
 from tasks.settings import Settings
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError
@@ -30,7 +31,7 @@ def adapt(recipe: Recipe, until: str = "report") -> JSON:
         DaptError: a leg failed; its `.summary` holds what was made before, what failed and what waits.
     """
     made: list[str] = []
-    with held(resolve(recipe, Settings())) as resolved:
+    with tags(*tags_of(recipe)), held(resolve(recipe, Settings())) as resolved:
         try:
             for corpus in resolved.chains:
                 made += build_corpus(recipe, corpus)["made"]
@@ -43,6 +44,7 @@ def adapt(recipe: Recipe, until: str = "report") -> JSON:
                 clear_finished_work(resolved.store)
             if reaches(until, "report"):
                 made += write_recipe_report(recipe)["made"]
+                show_report(recipe, resolved.store, made)
         except DaptError as err:
             done = err.summary or {"made": [], "failed": []}
             err.summary = {**done, "made": [*made, *done["made"]]}

@@ -16,13 +16,15 @@ from flows.outcome import walks_of
 from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
 from flows.server import remember_run
+from flows.shown import evaluation_shown, show_scores, show_trained, training_shown
 from tasks.evaluation.task import evaluate_benchmark, evaluate_held_out
 from tasks.policy import THREADS, NodeTask
 from tasks.runtime.progress import Progress, tell
 from tasks.settings import Settings
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError, ShardsFailed
-from tasks.store.manifest import stands
+from tasks.store.manifest import Manifest, stands
+from tasks.store.node import Node
 from tasks.training.config import how_of
 from tasks.training.task import make_base, train_milestone
 
@@ -65,7 +67,10 @@ def train_model(recipe: Recipe, label: str) -> JSON:
     run: NodeTask = make_base if label == "base" else train_milestone
     told = how_of(recipe.training, resolved.settings.ranks)
     try:
-        run(resolved.store.root, model.node.model_dump(mode="json"), label, told)
+        with training_shown(recipe, label) as shown:
+            manifest = run(resolved.store.root, model.node.model_dump(mode="json"), label, told)
+            if label != "base":
+                show_trained(shown, label, Manifest.model_validate(manifest))
     except Exception as err:  # noqa: BLE001 - whatever it is, it is told with the training's name
         failure = err if isinstance(err, DaptError) else DaptError(f"training {label}: {_unexpected(err)}")
         failed = {"stage": "training", "shard": label, "error": str(failure)}
@@ -108,13 +113,23 @@ def evaluate_model(recipe: Recipe, label: str) -> JSON:
     model, walks = _model(resolved, label), walks_of(resolved)
     units = evaluation_nodes(resolved, model, walks, corpus_nodes(resolved, walks[DOMAIN])[0])
     missing = {name: unit for name, unit in units.items() if stands(resolved.store, unit.path) is None}
+    with evaluation_shown(recipe, label, list(missing)) as shown:
+        made, failed = _evaluate(resolved, label, missing)
+        if made:
+            show_scores(shown, resolved, walks)
+        _raise_failed(made, failed)
+    return {"made": made}
+
+
+def _evaluate(resolved: Resolved, label: str, missing: dict[str, Node]) -> tuple[list[str], list[JSON]]:
+    """Measure units, as many at once as the machine takes; paths of those made, and those that failed."""
     at_once = resolved.settings.ranks if resolved.settings.has_gpu else resolved.settings.workers
     finished: queue.Queue[tuple[str, PrefectFuture[JSON]]] = queue.Queue()
-    waiting, made, failed = list(missing.items()), [], []
+    waiting, made, failed = list(missing.items()), list[str](), list[JSON]()
     for done in range(len(missing)):
         while waiting and done + at_once > len(missing) - len(waiting):
             name, unit = waiting.pop(0)
-            run = evaluate_benchmark if name in recipe.evaluation.benchmarks else evaluate_held_out
+            run = evaluate_benchmark if name in resolved.recipe.evaluation.benchmarks else evaluate_held_out
             future = run.submit(resolved.store.root, unit.model_dump(mode="json"), f"{label} {name}")
             future.add_done_callback(partial(_finish, finished, name))
         name, future = finished.get()
@@ -125,11 +140,14 @@ def evaluate_model(recipe: Recipe, label: str) -> JSON:
             failed.append({"stage": "evaluation", "shard": f"{label} {name}", "error": told})
             logger.error("evaluation of %s on %s failed: %s", label, name, told)
         else:
-            made.append(units[name].path)
+            made.append(missing[name].path)
         tell(Progress("evaluation", label, done + 1, len(missing), "units"))
+    return made, failed
+
+
+def _raise_failed(made: list[str], failed: list[JSON]) -> None:
     if failed:
         told = "\n".join(f"evaluation {f['shard']}: {f['error']}" for f in failed)
         failure = ShardsFailed(f"{told}\n{len(failed)} evaluations failed; run again to redo just these")
         failure.summary = {"made": made, "failed": failed}
         raise failure
-    return {"made": made}

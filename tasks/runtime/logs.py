@@ -126,7 +126,7 @@ class Forwarder:
         loud = sum(count for level, count in self._left_out.items() if level >= logging.WARNING)
         if count := self._left_out.total():
             logger.log(
-                max(logging.INFO, *self._left_out),
+                max(self._left_out),
                 "%d more line%s%s in %s",
                 count,
                 "s" * (count > 1),
