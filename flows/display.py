@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from flows.server import log_to_server
 from flows.tally import Tally
 from tasks.runtime import progress
 from tasks.runtime.logs import OUTPUT
 
 _LINE_EVERY_S = 5.0
-_OURS = ("tasks", "flows")
 
 
 class Display:
@@ -98,7 +98,4 @@ def set_up_logging(console: Console) -> None:
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if name.startswith("prefect") and isinstance(logger, logging.Logger):
             logger.handlers[:] = [h for h in logger.handlers if isinstance(h, APILogHandler)]
-    for name in _OURS:
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.INFO)
-        logger.addHandler(APILogHandler())
+    log_to_server()

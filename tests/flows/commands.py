@@ -122,10 +122,10 @@ class Api:
             found.setdefault(artifact["key"], []).append(artifact)
         return found
 
-    def updates(self, artifact: str) -> list[dict[str, Any]]:
-        """What an artifact was updated to, oldest first, by its id."""
+    def history(self, artifact: str) -> list[dict[str, Any]]:
+        """What an artifact told when it was made (its description alone) and at each update, by its id."""
         body = {
-            "event": {"name": ["prefect.artifact.updated"]},
+            "event": {"prefix": ["prefect.artifact."]},
             "resource": {"id": [f"prefect.artifact.{artifact}"]},
             "order": "ASC",
         }

@@ -45,7 +45,7 @@ def test_each_stage_has_progress_that_moved_and_ended_whole(shown: Shown) -> Non
         assert artifact["type"] == "progress"
         assert artifact["data"] == 100
     (dedup,) = found["shown-dedup"]
-    values = [update["data"] for update in shown.api.updates(dedup["id"])]
+    values = [state["data"] for state in shown.api.history(dedup["id"]) if "data" in state]
     assert values == sorted(values)
     assert len(set(values)) >= 2, "three shards, one and a half seconds each"
     used = shown.done.told["stages"]["dedup"]["documents_out"]
@@ -85,20 +85,6 @@ def test_every_run_has_a_readable_name_and_the_tags_it_is_found_by(shown: Shown)
     found = shown.api.ask("flow_runs/filter", {"flow_runs": {"name": {"any_": names}}})
     assert len(found) == 3
     assert all({"dapt", "recipe:shown"} <= set(run["tags"]) for run in found)
-
-
-def test_a_flow_that_nobody_tagged_tags_what_it_runs(corpora: World, api: Api) -> None:
-    """As a deployment's run does: no command line around it."""
-    from prefect import settings
-
-    from flows.shown import corpus_shown, tags_of
-
-    resolved = corpora.resolve()
-    with settings.temporary_settings({settings.PREFECT_API_URL: api.url}):
-        from prefect.context import TagsContext
-
-        with corpus_shown(resolved.recipe, resolved.chains["domain"]):
-            assert TagsContext.get().current_tags == set(tags_of(resolved.recipe))
 
 
 @contextlib.contextmanager

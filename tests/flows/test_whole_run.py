@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,8 +163,11 @@ def test_a_training_s_progress_moved_and_its_curve_is_a_picture(story: Story) ->
     *_, progress = found["tiny-training-5k"]
     assert progress["data"] == 100
     assert progress["description"].startswith("118 steps, ")
-    ids = [artifact["id"] for artifact in found["tiny-training-5k"]]
-    assert len({update["data"] for number in ids for update in story.api.updates(number)}) >= 2
+    first, *_, last = (state["description"] for state in story.api.history(progress["id"]))
+    steps = re.fullmatch(r"step (\d+) of 118, loss [\d.]+, [\d,]+ tokens/s", first)
+    assert steps
+    assert int(steps[1]) < 118
+    assert last == progress["description"]
     *_, curve = found["tiny-loss-5k"]
     assert curve["type"] == "image"
     assert curve["data"].startswith("data:image/svg+xml;base64,")
@@ -203,3 +209,23 @@ def test_a_training_s_lines_are_in_its_run_s_log_with_their_level_and_not_on_the
     for err in (story.first.err, story.done.err):
         assert "checkpoint at step" not in err
         assert "real_accelerator" not in err
+
+
+def test_a_flow_without_the_command_line_around_it_is_tagged_and_logged_too(
+    standing: World, api: Api
+) -> None:
+    """As a worker runs it."""
+    code = "from flows.gpu import train_model as t; from flows.recipe import load_recipe as r; "
+    code += "t(r('recipe.toml', ['name=plain']), 'base')"
+    words = [sys.executable, "-c", code]
+    env = standing.env(PREFECT_API_URL=api.url)
+    done = subprocess.run(words, cwd=standing.folder, env=env, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (run,) = api.task_runs("train plain base")
+    assert run["name"] == "make base"
+    assert {"dapt", "recipe:plain", "stage:training"} == set(run["tags"])
+    logs = api.ask("logs/filter", {"logs": {"task_run_id": {"any_": [run["id"]]}}})
+    lines = [(log["name"], log["level"], log["message"]) for log in logs]
+    assert len(lines) == len(set(lines)), "told once"
+    assert any(name == "tasks.runtime.launch" and level == 20 for name, level, _ in lines)
+    assert any(name == "tasks.runtime.output" and level == 30 for name, level, _ in lines)
