@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.context import FlowRunContext
@@ -46,7 +47,7 @@ class _Note:
 
     kind: Kind
     began: float
-    data: Callable[[], str | float] = lambda: ""
+    data: str | float | Callable[[], str] = ""
     description: str = ""
     changed: bool = False
     sent: float = float("-inf")
@@ -69,16 +70,16 @@ class Artifacts:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _ended: threading.Event = field(default_factory=threading.Event)
     _told: bool = False
+    _until: float = float("inf")
 
     def progress(self, name: str, *, done: float, total: float, description: str) -> None:
         """A bar: how much of a whole is done."""
         percent = round(100 * done / total, 1) if total else 100.0
-        self._put("progress", name, lambda: percent, description)
+        self._put("progress", name, percent, description)
 
     def table(self, name: str, rows: list[JSON], description: str) -> None:
         """A table: a row an object, all with the same keys."""
-        text = json.dumps(rows)
-        self._put("table", name, lambda: text, description)
+        self._put("table", name, json.dumps(rows), description)
 
     def image(self, name: str, draw: Callable[[], str], description: str) -> None:
         """A picture, drawn when it is sent: `draw` gives its address, which may be a `data:` one."""
@@ -86,34 +87,30 @@ class Artifacts:
 
     def markdown(self, name: str, text: str, description: str) -> None:
         """A page of text."""
-        self._put("markdown", name, lambda: text, description)
+        self._put("markdown", name, text, description)
 
-    def _put(self, kind: Kind, name: str, data: Callable[[], str | float], description: str) -> None:
+    def _put(self, kind: Kind, name: str, data: str | float | Callable[[], str], description: str) -> None:
         key = re.sub(r"[^a-z0-9]+", "-", f"{self.recipe}-{name}".lower()).strip("-")
         with self._lock:
             note = self._notes.setdefault(key, _Note(kind, time.monotonic()))
-            note.data, note.description, note.changed = data, description, True
+            if (note.data, note.description) != (data, description):
+                note.data, note.description, note.changed = data, description, True
 
     def send_until_ended(self) -> None:
         """Send what is due, then in the end all that is new."""
-        last = False
-        while not last:
-            last = self._ended.is_set()
+        while True:
             try:
-                # tries again itself, and sooner than a client that waits twice as long each time
-                with (
-                    temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}),
-                    get_client(sync_client=True) as client,
-                ):
+                with temporary_settings(_IMPATIENT), get_client(sync_client=True) as client:
                     while not self._ended.wait(_LOOK_S):
                         self._send(client, time.monotonic())
-                    last = True
                     self._send(client, float("inf"))
+                    return
             except Exception as err:  # noqa: BLE001 - whatever it is, no artifact is worth a run
-                if not self._told:
-                    logger.warning("the Prefect server did not take an artifact: %s", err)
-                self._told = True
-                self._ended.wait(EVERY_S)
+                self._tell(err)
+            if self._ended.wait(EVERY_S):
+                if time.monotonic() > self._until:
+                    return
+                time.sleep(_LOOK_S)
 
     def _send(self, client: SyncPrefectClient, now: float) -> None:
         with self._lock:
@@ -121,24 +118,39 @@ class Artifacts:
         for key, note in due:
             with self._lock:
                 note.changed = False
-                draw, description = note.data, note.description
+                data, description = note.data, note.description
             try:
-                data = draw()
+                shown = data() if callable(data) else data
                 if note.id is None:
                     new = ArtifactCreate(
-                        key=key, type=note.kind, data=data, description=description, flow_run_id=self.run
+                        key=key, type=note.kind, data=shown, description=description, flow_run_id=self.run
                     )
                     note.id = client.create_artifact(new).id
                 else:
-                    client.update_artifact(note.id, ArtifactUpdate(data=data, description=description))
-            except BaseException:
-                note.changed = True
-                raise
+                    client.update_artifact(note.id, ArtifactUpdate(data=shown, description=description))
+            except Exception as err:
+                if _is_away(err):
+                    note.changed = True
+                    raise
+                self._tell(err)  # one that is refused is not offered again
             note.sent = time.monotonic()
 
+    def _tell(self, err: Exception) -> None:
+        if not self._told:
+            logger.warning("the Prefect server did not take an artifact: %s", err)
+        self._told = True
+
     def end(self) -> None:
-        """Nothing more comes."""
+        """Nothing more comes; a server that is away is waited for a little."""
+        self._until = time.monotonic() + _LAST_S
         self._ended.set()
+
+
+def _is_away(err: Exception) -> bool:
+    """Whether a server that fails so may answer later."""
+    if isinstance(err, httpx.HTTPStatusError):
+        return err.response.status_code >= 500
+    return isinstance(err, httpx.TransportError)
 
 
 @contextlib.contextmanager
