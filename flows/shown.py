@@ -157,8 +157,8 @@ def show_funnel(shown: Artifacts, chain: Chain, used: list[dict[str, Manifest]])
                 "documents in": sum(m.documents_in for m in found),
                 "documents out": sum(m.documents_out for m in found),
                 "dropped": dropped.total(),
-                "why": ", ".join(f"{reason} {count}" for reason, count in dropped.most_common() if count),
                 "tokens": sum(m.tokens for m in found),
+                "why": ", ".join(f"{reason} {count}" for reason, count in dropped.most_common() if count),
             }
         )
     name = "funnel" if chain.corpus == DOMAIN else f"{chain.corpus} funnel"
