@@ -4,7 +4,7 @@ import logging
 from typing import cast
 from uuid import UUID
 
-from prefect import flow
+from prefect import flow, tags
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
@@ -18,6 +18,7 @@ from flows.recipe import Recipe
 from flows.report import write_recipe_report
 from flows.resolve import Resolved, held, resolve
 from flows.server import remember_run
+from flows.shown import show_report, tags_of
 from tasks.settings import Settings
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError
@@ -49,7 +50,12 @@ def adapt(recipe: Recipe, until: str = "report", budget_variable: str = "") -> J
     smaller = _told_if_smaller(resolved)
     save_record(resolved)
     run_id = UUID(flow_run.id)
-    with heeding_cancellation(run_id), at_work(resolved.store, run_id, recipe.name), held(resolved):
+    with (
+        tags(*tags_of(recipe)),
+        heeding_cancellation(run_id),
+        at_work(resolved.store, run_id, recipe.name),
+        held(resolved),
+    ):
         totals = make_plan(resolved, until)["totals"]
         if totals["miss"]:
             logger.info("%d nodes to make, %d stand", totals["miss"], totals["hit"])
@@ -94,6 +100,7 @@ def _made(resolved: Resolved, until: str) -> list[str]:
             clear_finished_work(resolved.store)
         if reaches(until, "report"):
             made += write_recipe_report(resolved.recipe)["made"]
+            show_report(resolved.recipe, resolved.store, made)
     except DaptError as err:
         done = err.summary or {"made": [], "failed": []}
         err.summary = {**done, "made": [*made, *done["made"]]}

@@ -34,9 +34,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import PrefectException
-from prefect.logging.handlers import APILogWorker
+from prefect.logging.handlers import APILogHandler, APILogWorker
 from prefect.states import Cancelled, Cancelling, Crashed
 
 from tasks.settings import Settings
@@ -123,13 +124,32 @@ def cancel_runs() -> None:
 
 
 def remember_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """A flow's `on_running` hook: its run is this process' to cancel."""
+    """A flow's `on_running` hook: its run is this process' to cancel, and its log the server's to show."""
     remember(flow_run.id)
+    log_to_server()
 
 
 def remember(run_id: UUID) -> None:
     """A flow run, here or on a pool, is this process' to cancel."""
     _live[run_id] = str(settings.PREFECT_API_URL.value())
+
+
+def log_to_server() -> None:
+    """Have what our loggers say within a run stand in that run's log, from INFO on; told twice is told once.
+
+    Prefect's own setting for it, PREFECT_LOGGING_EXTRA_LOGGERS, leaves the level at the root's WARNING.
+    """
+    for name in ("tasks", "flows"):
+        ours = logging.getLogger(name)
+        ours.setLevel(logging.INFO)
+        if not any(isinstance(handler, APILogHandler) for handler in ours.handlers):
+            handler = APILogHandler()
+            handler.addFilter(_is_within_a_run)
+            ours.addHandler(handler)
+
+
+def _is_within_a_run(_record: logging.LogRecord) -> bool:
+    return FlowRunContext.get() is not None or TaskRunContext.get() is not None
 
 
 @contextlib.contextmanager

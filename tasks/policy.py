@@ -30,7 +30,9 @@ THREADS: TaskRunner[Any] = ThreadPoolTaskRunner[Any](max_workers=MAX_WORKERS)
 """Of every flow: its kernels release the GIL, and how many tasks run at once is what the flow submits."""
 
 
-def node_task(stage: str, room: str, build: Callable[[NodeWriter], None], *, name: str = "") -> NodeTask:
+def node_task(
+    stage: str, room: str, build: Callable[[NodeWriter], None], *, name: str = "", run_name: str = ""
+) -> NodeTask:
     """A Prefect task that makes nodes of one kind.
 
     Called as `(store: str, node: JSON, shard: str, how: JSON)`, it returns the manifest as plain JSON. What
@@ -42,6 +44,7 @@ def node_task(stage: str, room: str, build: Callable[[NodeWriter], None], *, nam
         room: the package that computes it.
         build: what makes it.
         name: of the task where it differs from the stage.
+        run_name: of its runs, `{shard}` in it, where they are not of shards.
     """
 
     def run(store: str, node: JSON, shard: str, how: JSON | None = None) -> JSON:
@@ -64,7 +67,7 @@ def node_task(stage: str, room: str, build: Callable[[NodeWriter], None], *, nam
     return Task(
         run,
         name=name or stage,
-        task_run_name=f"{name or stage} {{shard}}" if name else f"{stage} shard {{shard}}",
+        task_run_name=run_name or f"{stage} shard {{shard}}",
         tags=["dapt", f"stage:{stage}"],
         cache_policy=NO_CACHE,
         persist_result=False,

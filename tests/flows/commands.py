@@ -114,6 +114,23 @@ class Api:
                 found.setdefault(run["name"], []).append(run["state_name"])
         return found
 
+    def artifacts(self, *flow_runs: str) -> dict[str, list[dict[str, Any]]]:
+        """Artifacts of flow runs of these names, by key, oldest first."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        body = {"flow_runs": {"name": {"any_": flow_runs}}, "limit": 200, "sort": "CREATED_DESC"}
+        for artifact in reversed(self.ask("artifacts/filter", body)):
+            found.setdefault(artifact["key"], []).append(artifact)
+        return found
+
+    def history(self, artifact: str) -> list[dict[str, Any]]:
+        """What an artifact told when it was made (its description alone) and at each update, by its id."""
+        body = {
+            "event": {"prefix": ["prefect.artifact."]},
+            "resource": {"id": [f"prefect.artifact.{artifact}"]},
+            "order": "ASC",
+        }
+        return [event["payload"] for event in self.ask("events/filter", {"filter": body})["events"]]
+
     def task_runs(self, flow_run: str | None = None) -> list[dict[str, Any]]:
         """Every task run, page by page; only those of flow runs of a name where one is given."""
         body: dict[str, Any] = {"flow_runs": {"name": {"any_": [flow_run]}}} if flow_run else {}
