@@ -229,7 +229,7 @@ def _flush(url: str) -> None:
 def serve(home: Path, listener: socket.socket) -> None:
     """Be the server, until nobody uses it."""
     threading.Thread(target=_end_when_unused, args=[home], daemon=True).start()
-    app = "prefect.server.api.server:create_app"
+    app = "flows.own_pages:create_app"
     config = uvicorn.Config(app, factory=True, log_level="warning", timeout_graceful_shutdown=5)
     uvicorn.Server(config).run(sockets=[listener])
 
