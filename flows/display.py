@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from tasks.runtime import progress
+from tasks.store.masking import mask_logs
 
 _LINE_EVERY_S = 5.0
 _OURS = ("tasks", "flows")
@@ -107,6 +108,7 @@ class _Quiet(logging.Filter):
 
 def set_up_logging(console: Console) -> None:
     """Our loggers to the console and, inside a run, to the Prefect server; Prefect's own to the server."""
+    mask_logs()
     handler: logging.Handler
     if console.is_terminal:
         handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)

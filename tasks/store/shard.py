@@ -36,6 +36,7 @@ from tasks.store.manifest import (
     stands,
     write_manifest,
 )
+from tasks.store.masking import masked
 from tasks.store.node import Node
 from tasks.store.paths import TEMPORARY, Store, temporary_name
 
@@ -203,7 +204,7 @@ def failure_path(node: Node) -> str:
 
 
 def _record_failure(store: Store, node: Node, shard: str, err: Exception) -> None:
-    told = str(err) if isinstance(err, DaptError) else f"{type(err).__name__}: {err}"
+    told = str(err) if isinstance(err, DaptError) else masked(f"{type(err).__name__}: {err}")
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     body = {"stage": node.stage, "shard": shard, "fingerprint": node.fingerprint, "error": told, "at": now}
     with contextlib.suppress(OSError):  # a full disk fails twice; the first failure is the one to tell
