@@ -8,6 +8,7 @@ from flows.outcome import reaches, save_record
 from flows.recipe import Recipe
 from flows.report import write_recipe_report
 from flows.resolve import held, resolve
+from flows.secrets import provide_secrets
 from flows.server import remember_run
 from tasks.settings import Settings
 from tasks.store.config import JSON
@@ -29,6 +30,7 @@ def adapt(recipe: Recipe, until: str = "report") -> JSON:
     Raises:
         DaptError: a leg failed; its `.summary` holds what was made before, what failed and what waits.
     """
+    provide_secrets()
     made: list[str] = []
     with held(resolve(recipe, Settings())) as resolved:
         try:

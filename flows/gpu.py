@@ -15,6 +15,7 @@ from flows.milestones import Model, base_model, corpus_nodes, evaluation_nodes, 
 from flows.outcome import walks_of
 from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
+from flows.secrets import provide_secrets
 from flows.server import remember_run
 from tasks.evaluation.task import evaluate_benchmark, evaluate_held_out
 from tasks.policy import THREADS, NodeTask
@@ -58,6 +59,7 @@ def train_model(recipe: Recipe, label: str) -> JSON:
     Raises:
         DaptError: it failed; `.summary` says so for who sums up the run.
     """
+    provide_secrets()
     resolved = resolve(recipe, Settings())
     model = _model(resolved, label)
     if model.node is None or stands(resolved.store, model.node.path):
@@ -104,6 +106,7 @@ def evaluate_model(recipe: Recipe, label: str) -> JSON:
     Raises:
         ShardsFailed: units failed, the others stand; `.summary` names them.
     """
+    provide_secrets()
     resolved = resolve(recipe, Settings())
     model, walks = _model(resolved, label), walks_of(resolved)
     units = evaluation_nodes(resolved, model, walks, corpus_nodes(resolved, walks[DOMAIN])[0])
