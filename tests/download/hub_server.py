@@ -2,7 +2,9 @@
 
 It answers what `huggingface_hub` and `datasets` ask before and while files are read: repository info by a
 revision, file tree, and files by range, sent to another host (127.0.0.2) as the Hub does for large ones.
-`hub.faults` holds (part of a path, status) pairs, each answered once; `hub.requests` what was asked.
+`hub.faults` holds (part of a path, status) pairs, each answered once; `hub.requests` what was asked. With a
+`token` it answers nobody without, with a `signature` its blobs' addresses carry one; what has a part of
+`hub.refused` in its path is refused, in words that repeat the token.
 """
 
 import hashlib
@@ -18,7 +20,9 @@ BLOB_HOST = "127.0.0.2"
 class HubServer:
     """Repositories in memory; every publication is a commit, and `main` is the newest."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, token: str = "", signature: str = "") -> None:
+        self.token, self.signature = token, signature
+        self.refused: list[str] = []
         self.commits: dict[str, dict[str, dict[str, bytes]]] = {}
         self.faults: list[tuple[str, int]] = []
         self.requests: list[str] = []
@@ -48,6 +52,11 @@ class HubServer:
         history = self.commits[repository]
         return list(history)[-1] if revision == "main" else revision if revision in history else None
 
+    def digest(self, name: str) -> str:
+        """The sha256 of the newest file of a name."""
+        trees = [files for history in self.commits.values() for files in history.values() if name in files]
+        return hashlib.sha256(trees[-1][name]).hexdigest()
+
     def blob(self, digest: str) -> bytes:
         """A file by the sha256 of its bytes."""
         files = (
@@ -67,6 +76,8 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                     hub.faults.remove(fault)
                     self.send(fault[1], b"")
                     return
+            if self.forbidden():
+                return
             parts = unquote(urlsplit(self.path).path).strip("/").split("/")
             if parts[0] == "blobs":
                 self.send_bytes(hub.blob(parts[1]))
@@ -78,6 +89,16 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 self.refuse("EntryNotFound")
 
         do_HEAD = do_GET
+
+        def forbidden(self) -> bool:
+            """Whether the request was refused: for want of the token or signature, or as one of `refused`."""
+            blob, given = self.path.startswith("/blobs/"), self.headers.get("Authorization", "")
+            known = hub.signature in self.path if blob else given == f"Bearer {hub.token}" or not hub.token
+            if known and not any(part in self.path for part in hub.refused):
+                return False
+            why = f"{given or 'nobody'} may not read this"
+            self.send(403 if known else 401, b"{}", {"X-Error-Message": why})
+            return True
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
             """Silence: tests read `hub.requests`."""
@@ -119,7 +140,9 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 self.send_bytes(data, headers)
                 return
             headers |= {"X-Linked-Size": str(len(data)), "X-Linked-Etag": f'"{digest}"'}
-            self.send(302, b"", {**headers, "Location": f"http://{BLOB_HOST}:{hub.port}/blobs/{digest}"})
+            signed = f"?X-Amz-Signature={hub.signature}" if hub.signature else ""
+            where = f"http://{BLOB_HOST}:{hub.port}/blobs/{digest}{signed}"
+            self.send(302, b"", {**headers, "Location": where})
 
         def send_bytes(self, data: bytes, headers: dict[str, str] | None = None) -> None:
             wanted = self.headers.get("Range", "")
