@@ -13,6 +13,7 @@ import pytest
 from tests.flows.commands import Api, Done, await_that, dapt, made, processes_of, started
 from tests.flows.test_inspect import STAGE_KEYS
 from tests.flows.world import World
+from tests.leaks import leaked, leaks
 
 pytestmark = [pytest.mark.train, pytest.mark.flow]
 
@@ -26,6 +27,8 @@ class Interrupted:
     err: str
     alive: list[int]
     runs: dict[str, list[str]]
+    leaks: list[str]
+    """Files of the store, a training's job, log and events among them, that hold a planted secret."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,14 @@ class Story:
     done: Done
 
 
+PLANTED = {"HF_TOKEN": "hf_planted4Vd81cQ", "AWS_SECRET_ACCESS_KEY": "planted/aws+secret2"}
 WORDS = ["run", "recipe.toml", "--set", 'budget.milestones=["5K"]', "--set", "training.epochs=6"]
 
 
 @pytest.fixture(scope="module")
 def story(corpora: World, api: Api, tmp_path_factory: pytest.TempPathFactory) -> Story:
     world = World(shutil.copytree(corpora.folder, tmp_path_factory.mktemp("whole") / "world"))
-    env = {"PREFECT_API_URL": api.url}
+    env = {"PREFECT_API_URL": api.url, **PLANTED}
     with started(world, *WORDS, **env) as process:
         steps = lambda: list(world.store.glob("work/training/*/step-*/manifest.json"))  # noqa: E731
         await_that(steps, "a training has a checkpoint", 200)
@@ -55,7 +59,8 @@ def story(corpora: World, api: Api, tmp_path_factory: pytest.TempPathFactory) ->
     time.sleep(0.5)
     alive = processes_of(world.store)
     names = ("adapt tiny", "train tiny 5K")
-    first = Interrupted(process.returncode, seconds, err, alive, api.flow_runs(*names))
+    found = leaks(world.store, list(PLANTED.values()))
+    first = Interrupted(process.returncode, seconds, err, alive, api.flow_runs(*names), found)
     return Story(world, api, first, dapt(world, *WORDS, "--json", **env))
 
 
@@ -153,3 +158,10 @@ def test_its_record_names_what_it_stands_on(story: Story) -> None:
     record = json.loads(file.read_text())
     for paths in record["nodes"].values():
         assert all((story.world.store / path / "manifest.json").exists() for path in paths)
+
+
+def test_the_secrets_of_its_environment_are_written_nowhere(story: Story) -> None:
+    secrets = list(PLANTED.values())
+    assert story.first.leaks == []
+    assert leaks(story.world.store, secrets) == []
+    assert leaked(f"{story.first.err}{story.done.out}{story.done.err}", secrets) == []
