@@ -22,7 +22,7 @@ import httpx
 import pytest
 
 from tests.download.hub_server import HubServer
-from tests.flows.commands import DAPT, Done
+from tests.flows.commands import DAPT, Done, await_that
 from tests.flows.world import World, make_world
 from tests.infra.team import Team, programs, team_server
 from tests.leaks import leaked, leaks
@@ -129,12 +129,21 @@ def test_the_run_on_the_worker_ends_well_with_the_token_of_the_secret_block(stor
 
 
 def test_every_task_run_is_in_postgres_as_it_ended(story: Story) -> None:
-    rows = story.team.query("select name, state_name from task_run where name not like 'flush%'")
-    ended = [name for name, state in rows if state in ("Completed", "Cached")]
-    for stage in ("download", "dedup", "packing", "corpus"):
-        stand = len(list(story.team.store.glob(f"{stage}/*/*/manifest.json")))
-        assert sum(name.startswith(f"{stage} ") for name in ended) >= stand > 0, (stage, rows)
-    assert {state for _, state in rows} == {"Completed", "Failed"}
+    stages = ("download", "filtering", "signatures", "dedup", "tokenization", "packing", "corpus")
+    stand = {stage: len(list(story.team.store.glob(f"{stage}/*/*/manifest.json"))) for stage in stages}
+    found = "select count(distinct name) from task_run where state_name = 'Completed' and name like '{} %'"
+
+    def recorded() -> dict[str, int]:
+        return {stage: int(story.team.query(found.format(stage))[0][0]) for stage in stages}
+
+    await_that(lambda: recorded() == stand, "the recorder, which comes after the run, has written all")
+    assert all(stand.values())
+    assert story.team.query("select distinct state_name from task_run order by 1") == [
+        ["Completed"],
+        ["Failed"],
+    ]
+    failed = "select name from task_run where state_name = 'Failed' and name like '%shard%' order by name"
+    assert story.team.query(failed) == [["download shard 00000"], ["download shard 00001"]]
 
 
 def test_who_has_no_password_or_no_csrf_token_is_refused(story: Story) -> None:
