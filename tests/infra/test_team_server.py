@@ -20,6 +20,8 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect import settings
+from prefect.blocks.system import Secret
 
 from tests.download.hub_server import HubServer
 from tests.flows.commands import DAPT, Done, await_that
@@ -27,14 +29,11 @@ from tests.flows.world import World, make_world
 from tests.infra.team import Team, programs, team_server
 from tests.leaks import leaked, leaks
 
-pytestmark = [
-    pytest.mark.flow,
-    pytest.mark.skipif(
-        not programs(),
-        reason="Postgres, Redis or prefect-redis is not installed: apt-get install postgresql redis-server, "
-        "pip install -e '.[dev]'",
-    ),
-]
+MISSING = (
+    "Postgres, Redis or prefect-redis is not installed: apt-get install postgresql redis-server, "
+    "pip install -e '.[dev]'"
+)
+pytestmark = [pytest.mark.flow, pytest.mark.skipif(not programs(), reason=MISSING)]
 
 USER, PASSWORD = "admin", "planted-auth-1f6b"
 TOKEN, SIGNATURE = "hf_planted9cTWd2QkmX", "planted5ea1ed"
@@ -103,10 +102,9 @@ def dapt(world: World, *words: str, env: dict[str, str]) -> Done:
 
 def run_on_worker(team: Team, world: World) -> dict[str, Any]:
     """Save the token as a block, deploy the recipe, run it on the worker's pool to its end."""
-    kind = ask(team, "block_types/slug/secret", verb="GET")["id"]
-    schemas = ask(team, "block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind]}}})
-    block = {"name": "hf-token", "block_type_id": kind, "block_schema_id": schemas[0]["id"]}
-    ask(team, "block_documents/", {**block, "data": {"value": TOKEN}})
+    here = {settings.PREFECT_API_URL: team.url, settings.PREFECT_API_AUTH_STRING: f"{USER}:{PASSWORD}"}
+    with settings.temporary_settings(here):
+        Secret(value=TOKEN).save("hf-token")
     team.await_address("cpu-worker", f"http://127.0.0.1:{team.ports['worker']}/health")
     flow = ask(team, "flows/", {"name": "adapt"})
     parameters = {"recipe": world.load(*WORDS[1:]).model_dump(mode="json"), "until": "corpus"}
@@ -211,6 +209,8 @@ def test_the_secrets_were_used(story: Story) -> None:
     assert story.team.query("select count(*) from block_document where name = 'hf-token'") == [["1"]]
     failures = [json.loads(path.read_text()) for path in story.team.store.glob("failures/download/*.json")]
     assert failures == [], "made good by the second run"
+    told = story.team.query("select message from log where name = 'flows.secrets'")
+    assert told == [["HF_TOKEN is taken from the Secret block hf-token"]]
     states = "\n".join(row[0] for row in story.team.query("select message from task_run_state"))
     assert "may not read this" in states
     assert "may not read this" in story.team.dump()
