@@ -1,4 +1,4 @@
-"""The command line: `dapt init | plan | run | status | show | verify | ui`.
+"""The command line: `dapt init | plan | run | status | show | verify | budget | doctor | ui`.
 
 Exit codes: 0 done · 1 a shard or stage failed, or the sources hold too little · 2 bad recipe or arguments ·
 3 store damaged · 130 interrupted. With `--json` stdout holds one JSON object and nothing else.
@@ -27,15 +27,17 @@ from prefect import tags
 from pydantic import ValidationError
 from rich.console import Console
 
+from flows import doctor as checks
 from flows import inspect
 from flows.adapt import adapt
+from flows.budget import add_milestone, at_server_budget, variable_of, written
 from flows.display import Display, set_up_logging
 from flows.outcome import NOTHING_DONE, outcome, save_record
 from flows.plan import make_plan, print_plan
 from flows.propose import propose_recipe
 from flows.recipe import load_recipe
 from flows.resolve import Resolved, held, resolve
-from flows.server import cancel_runs, local_server, prefect_server, server_home
+from flows.server import cancel_runs, local_server, prefect_server, require_server, server_home
 from tasks.settings import Settings
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError, RecipeError
@@ -109,7 +111,12 @@ def _settings() -> Settings:
 
 
 def _resolved(recipe: Path, overrides: list[str], *, update: bool = False) -> Resolved:
-    return resolve(load_recipe(recipe, overrides), _settings(), update=update)
+    wanted = load_recipe(recipe, overrides)
+    if not any(override.strip().startswith("budget") for override in overrides):
+        wanted, told = at_server_budget(wanted)
+        if told:
+            stderr.print(told, markup=False, highlight=False, soft_wrap=True)
+    return resolve(wanted, _settings(), update=update)
 
 
 @contextlib.contextmanager
@@ -251,6 +258,40 @@ def verify(recipe: RecipeFile, overrides: Overrides = [], as_json: AsJson = Fals
     _print_json(told) if as_json else inspect.print_verified(told, Console())
     if told["damaged"]:
         sys.exit(3)
+
+
+@app.command()
+def budget(
+    recipe: RecipeFile,
+    tokens: Annotated[str, typer.Argument(help="The milestone to append, such as 1B.")],
+    as_json: AsJson = False,
+) -> None:
+    """Append a milestone to a deployed recipe's budget: its trigger, or its schedule, runs the growth."""
+    wanted = load_recipe(recipe)
+    with _told_as_json(as_json, {"recipe": wanted.name, "variable": None, "before": None, "after": None}):
+        require_server()
+        before, after = add_milestone(wanted, tokens)
+    variable = variable_of(wanted.name)
+    if as_json:
+        _print_json({"recipe": wanted.name, "variable": variable, "before": before, "after": after})
+    elif before == after:
+        print(f"{variable} holds {written(after)} already: nothing to do")
+    else:
+        print(f"{variable}: {written(before)} → {written(after)}; adapt/{wanted.name} runs the growth")
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="None: the machine alone.")] = None,
+    overrides: Overrides = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Tell what will not work, before it doesn't: versions, devices, disk, network, access, pools."""
+    with _stdout_for_json(as_json):
+        found = checks.examine(_settings(), load_recipe(recipe, overrides) if recipe is not None else None)
+    _print_json(checks.told(found)) if as_json else checks.print_checks(found, Console())
+    if any(one.state == "fails" for one in found):
+        sys.exit(1)
 
 
 @app.command()

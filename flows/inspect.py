@@ -1,10 +1,12 @@
 """Looking at what stands: `dapt status`, `show` and `verify`, and the outcome of a run for a person."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.compute as pc
+from prefect.settings import PREFECT_API_URL
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -49,7 +51,7 @@ def status(resolved: Resolved) -> JSON:
             failure = read_failure(resolved.store, node)
             if failure is not None:
                 path = resolved.store.address(failure_path(node))
-                failed.append({**entry, "shard": failure["shard"], "error": failure["error"], "path": path})
+                failed.append({**entry, **_failure(failure), "path": path})
             elif _waits(nodes, stage, position, failed):
                 blocked.append(entry)
             else:
@@ -83,9 +85,21 @@ def status_of_store(store: Store) -> JSON:
         for file in store.names(f"failures/{stage}"):
             path = f"failures/{stage}/{file}"
             failure = json.loads(store.read(path))
-            told = {key: failure[key] for key in ("stage", "shard", "error")}
+            told = {"stage": failure["stage"], **_failure(failure)}
             failed.append({**told, "path": store.address(path)})
     return {"recipes": recipes, "failed": failed}
+
+
+def _failure(failure: JSON) -> JSON:
+    """What is told of a failure, with the command that shows its log."""
+    log, run = failure.get("log"), failure.get("run")
+    if log:
+        command = f"less {shlex.quote(log)}"
+    elif run and PREFECT_API_URL.value():
+        command = f"prefect flow-run logs {run}"
+    else:
+        command = f"dapt ui, then its page /runs/flow-run/{run}" if run else ""
+    return {"shard": failure["shard"], "error": failure["error"], "log": command}
 
 
 def print_status_of_store(told: JSON, console: Console) -> None:
@@ -115,6 +129,8 @@ def _print_failures(failed: list[JSON], console: Console) -> None:
             f"[red]failed[/red] {failure['stage']} shard {failure['shard']}: {escape(failure['error'])}",
             soft_wrap=True,
         )
+        if failure["log"]:
+            console.print(f"       log: {escape(failure['log'])}", soft_wrap=True, highlight=False)
         console.print(f"       {escape(failure['path'])}", soft_wrap=True, highlight=False)
 
 

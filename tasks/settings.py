@@ -40,6 +40,9 @@ class Settings(BaseSettings):
         """Whether this machine has a GPU that may be used."""
         return _num_gpus() > 0
 
+    pool: str | None = None
+    """The Prefect work pool that trainings and evaluations are sent to; in place when not set."""
+
     scratch: str | None = None
     """A local folder for what is made before it is sent to a remote store; the system's own when not set."""
 

@@ -2,9 +2,10 @@
 
 It answers what `huggingface_hub` and `datasets` ask before and while files are read: repository info by a
 revision, file tree, and files by range, sent to another host (127.0.0.2) as the Hub does for large ones.
-`hub.faults` holds (part of a path, status) pairs, each answered once; `hub.requests` what was asked. With a
+`hub.faults` holds (part of a path, status) pairs, each answered once; `hub.requests` what was asked;
+`hub.refused` a status and headers by repository: how the Hub answers to those who may not read it. With a
 `token` it answers nobody without, with a `signature` its blobs' addresses carry one; what has a part of
-`hub.refused` in its path is refused, in words that repeat the token.
+`hub.withheld` in its path is refused, in words that repeat the token.
 """
 
 import hashlib
@@ -22,10 +23,11 @@ class HubServer:
 
     def __init__(self, *, token: str = "", signature: str = "") -> None:
         self.token, self.signature = token, signature
-        self.refused: list[str] = []
+        self.withheld: list[str] = []
         self.commits: dict[str, dict[str, dict[str, bytes]]] = {}
         self.faults: list[tuple[str, int]] = []
         self.requests: list[str] = []
+        self.refused: dict[str, tuple[int, dict[str, str]]] = {}
         self._server = ThreadingHTTPServer(("0.0.0.0", 0), _handler(self))
         self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}"
@@ -76,6 +78,10 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                     hub.faults.remove(fault)
                     self.send(fault[1], b"")
                     return
+            for repository, (status, headers) in hub.refused.items():
+                if f"/{repository}/" in f"{urlsplit(self.path).path}/":
+                    self.send(status, b"{}", headers)
+                    return
             if self.forbidden():
                 return
             parts = unquote(urlsplit(self.path).path).strip("/").split("/")
@@ -91,10 +97,10 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
         do_HEAD = do_GET
 
         def forbidden(self) -> bool:
-            """Whether the request was refused: for want of the token or signature, or as one of `refused`."""
+            """Whether the request was refused: for want of the token or signature, or as withheld."""
             blob, given = self.path.startswith("/blobs/"), self.headers.get("Authorization", "")
             known = hub.signature in self.path if blob else given == f"Bearer {hub.token}" or not hub.token
-            if known and not any(part in self.path for part in hub.refused):
+            if known and not any(part in self.path for part in hub.withheld):
                 return False
             why = f"{given or 'nobody'} may not read this"
             self.send(403 if known else 401, b"{}", {"X-Error-Message": why})

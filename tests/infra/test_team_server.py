@@ -85,10 +85,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     ):
         hub.publish("planted/domain", files)
         team.serve("cpu-worker", HF_ENDPOINT=hub.url, PREFECT_WORKER_WEBSERVER_PORT=str(team.ports["worker"]))
-        hub.refused = ["/0.jsonl.gz", hub.digest("1.jsonl.gz")]
+        hub.withheld = ["/0.jsonl.gz", hub.digest("1.jsonl.gz")]
         env = team.environment("cpu-worker", HF_ENDPOINT=hub.url, HF_TOKEN=TOKEN, **AWS, DAPT_WORKERS="4")
         failed = dapt(world, "run", "recipe.toml", "--until", "corpus", *WORDS, env=env)
-        hub.refused = []
+        hub.withheld = []
         run = run_on_worker(team, world)
         yield Story(team, world, hub, failed, run)
 
@@ -106,12 +106,10 @@ def run_on_worker(team: Team, world: World) -> dict[str, Any]:
     with settings.temporary_settings(here):
         Secret(value=TOKEN).save("hf-token")
     team.await_address("cpu-worker", f"http://127.0.0.1:{team.ports['worker']}/health")
-    flow = ask(team, "flows/", {"name": "adapt"})
-    parameters = {"recipe": world.load(*WORDS[1:]).model_dump(mode="json"), "until": "corpus"}
-    deployment = {"name": "tiny", "flow_id": flow["id"], "entrypoint": "flows.adapt.adapt"}
-    deployment |= {"work_pool_name": "cpu", "parameters": parameters, "pull_steps": []}
-    made = ask(team, "deployments/", deployment)
-    run = ask(team, f"deployments/{made['id']}/create_flow_run", {})
+    deployed = dapt(world, "deploy", "recipe.toml", *WORDS, "--json", env=team.environment("cpu-worker"))
+    assert deployed.code == 0, deployed.err
+    deployment = ask(team, "deployments/name/adapt/tiny", verb="GET")["id"]
+    run = ask(team, f"deployments/{deployment}/create_flow_run", {"parameters": {"until": "corpus"}})
     deadline = time.monotonic() + 240
     while run["state_type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
         assert time.monotonic() < deadline, team.log("cpu-worker")
