@@ -142,6 +142,12 @@ def test_every_task_run_is_in_postgres_as_it_ended(story: Story) -> None:
     assert story.team.query(failed) == [["download shard 00000"], ["download shard 00001"]]
 
 
+def test_the_schedule_s_next_runs_are_on_the_server(story: Story) -> None:
+    """With an SQLAlchemy that Prefect does not know its scheduler dies, in its log alone."""
+    scheduled = "select count(*) from flow_run where auto_scheduled and state_type = 'SCHEDULED'"
+    await_that(lambda: int(story.team.query(scheduled)[0][0]) > 0, "the scheduler has looked")
+
+
 def test_who_has_no_password_or_no_csrf_token_is_refused(story: Story) -> None:
     url, auth = story.team.url, (USER, PASSWORD)
     assert httpx.get(f"{url}/flows/{'0' * 32}", timeout=60).status_code == 401
