@@ -35,7 +35,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.events.worker import EventsWorker
-from prefect.exceptions import PrefectException
+from prefect.exceptions import PrefectException, PrefectHTTPStatusError
 from prefect.logging.handlers import APILogWorker
 from prefect.states import Cancelled, Cancelling, Crashed
 
@@ -77,7 +77,7 @@ def require_server() -> str:
     """The address of the server of PREFECT_API_URL, which answers.
 
     Raises:
-        DaptError: none is named, or it does not answer.
+        DaptError: none is named, it does not answer, or it refuses us.
     """
     url = str(settings.PREFECT_API_URL.value() or "")
     if not url:
@@ -92,6 +92,14 @@ def require_server() -> str:
             f"the Prefect server {url} does not answer ({err}); start it, or unset PREFECT_API_URL (in the "
             "environment and in Prefect's profile) to have one started here"
         ) from err
+    try:
+        with get_client(sync_client=True) as client:
+            client.request("GET", "/admin/version")
+    except PrefectHTTPStatusError as err:
+        if err.response.status_code in (401, 403):
+            raise DaptError(
+                f"the Prefect server {url} refuses us; set PREFECT_API_AUTH_STRING to its user:password"
+            ) from None
     return url.removesuffix("/api")
 
 

@@ -42,6 +42,7 @@ def test_the_example_of_the_secrets_names_every_variable_and_holds_no_value() ->
     }
     assert named == set(re.findall(r"\$\{(\w+)", text)) | passed_on
     assert [line for line in lines if re.match(r"[A-Z_]+=.", line)] == []
+    assert "secrets.env" in (INFRA.parent / ".gitignore").read_text().splitlines(), "git leaves it out"
 
 
 def test_ports_are_published_on_loopback_alone(services: dict[str, Any]) -> None:
