@@ -17,6 +17,7 @@ from flows.plan import make_plan
 from flows.recipe import Recipe
 from flows.report import write_recipe_report
 from flows.resolve import Resolved, held, resolve
+from flows.secrets import provide_secrets
 from flows.server import remember_run
 from flows.shown import show_report, tags_of
 from tasks.settings import Settings
@@ -45,6 +46,7 @@ def adapt(recipe: Recipe, until: str = "report", budget_variable: str = "") -> J
     Raises:
         DaptError: a leg failed; its `.summary` holds what was made before, what failed and what waits.
     """
+    provide_secrets()
     recipe = _budgeted(recipe, budget_variable)
     resolved = resolve(recipe, Settings())
     smaller = _told_if_smaller(resolved)

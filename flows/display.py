@@ -16,6 +16,7 @@ from flows.server import log_to_server
 from flows.tally import Tally
 from tasks.runtime import progress
 from tasks.runtime.logs import OUTPUT
+from tasks.store.masking import mask_logs
 
 _LINE_EVERY_S = 5.0
 
@@ -86,6 +87,7 @@ class _Quiet(logging.Filter):
 
 def set_up_logging(console: Console) -> None:
     """Our loggers to the console and, inside a run, to the Prefect server; Prefect's own to the server."""
+    mask_logs()
     handler: logging.Handler
     if console.is_terminal:
         handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)

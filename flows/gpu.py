@@ -22,6 +22,7 @@ from flows.outcome import walks_of
 from flows.pool import Order, run_on_pool
 from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
+from flows.secrets import provide_secrets
 from flows.server import remember_run
 from flows.shown import evaluation_shown, show_scores, show_trained, training_shown
 from tasks.evaluation.task import evaluate_benchmark, evaluate_held_out
@@ -141,6 +142,7 @@ def train_model(recipe: Recipe, label: str, node: JSON | None = None) -> JSON:
     Raises:
         DaptError: it failed; `.summary` says so for who sums up the run.
     """
+    provide_secrets()
     settings = Settings()
     store = Store(settings.store)
     wanted = Node.model_validate(node) if node else _model(resolve(recipe, settings), label).node
@@ -204,6 +206,7 @@ def evaluate_model(recipe: Recipe, label: str, units: dict[str, JSON] | None = N
     Raises:
         ShardsFailed: units failed, the others stand; `.summary` names them.
     """
+    provide_secrets()
     settings = Settings()
     store = Store(settings.store)
     if units is None:

@@ -36,7 +36,7 @@ from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events.worker import EventsWorker
-from prefect.exceptions import PrefectException
+from prefect.exceptions import PrefectException, PrefectHTTPStatusError
 from prefect.logging.handlers import APILogHandler, APILogWorker
 from prefect.states import Cancelled, Cancelling, Crashed
 
@@ -78,7 +78,7 @@ def require_server() -> str:
     """The address of the server of PREFECT_API_URL, which answers.
 
     Raises:
-        DaptError: none is named, or it does not answer.
+        DaptError: none is named, it does not answer, or it refuses us.
     """
     url = str(settings.PREFECT_API_URL.value() or "")
     if not url:
@@ -93,6 +93,14 @@ def require_server() -> str:
             f"the Prefect server {url} does not answer ({err}); start it, or unset PREFECT_API_URL (in the "
             "environment and in Prefect's profile) to have one started here"
         ) from err
+    try:
+        with get_client(sync_client=True) as client:
+            client.request("GET", "/admin/version")
+    except PrefectHTTPStatusError as err:
+        if err.response.status_code in (401, 403):
+            raise DaptError(
+                f"the Prefect server {url} refuses us; set PREFECT_API_AUTH_STRING to its user:password"
+            ) from None
     return url.removesuffix("/api")
 
 
@@ -266,7 +274,7 @@ def _flush(url: str) -> None:
 def serve(home: Path, listener: socket.socket) -> None:
     """Be the server, until nobody uses it."""
     threading.Thread(target=_end_when_unused, args=[home], daemon=True).start()
-    app = "prefect.server.api.server:create_app"
+    app = "flows.own_pages:create_app"
     config = uvicorn.Config(app, factory=True, log_level="warning", timeout_graceful_shutdown=5)
     uvicorn.Server(config).run(sockets=[listener])
 

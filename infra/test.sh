@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Install into .venv, then pass every check: lint, types, the four test lanes, the wheel, the quickstart, a plan of
 # each recipe.
-# Needs Python 3.11+ and a package registry; no GPU, no hub, no server. Leaves the checkout as it found it.
+# Needs Python 3.11+ and a package registry; no GPU, no hub, no server. Leaves the checkout as it found it. As root on
+# Debian it installs Postgres and Redis, which tests start themselves; where they are not, those tests skip.
 #   PYTHON=/path/to/python3.11   another interpreter
 set -euo pipefail
 exec </dev/null
@@ -14,6 +15,24 @@ scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
 checkout() { git status --porcelain 2>/dev/null || true; }
 before="$(checkout)"
+
+# The databases of a team's server. Without them the tests of it skip, and say so; that fails nothing.
+install_databases() {
+  local how="apt-get install postgresql redis-server"
+  if command -v redis-server >/dev/null && compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null; then
+    return
+  fi
+  if [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null; then
+    say "Installing Postgres and Redis"
+    # RUNLEVEL: no daemon of the system's is started, tests start their own
+    if { apt-get update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install --yes \
+      --no-install-recommends postgresql redis-server; } >"$scratch/apt.txt" 2>&1; then
+      return
+    fi
+    tail -n 3 "$scratch/apt.txt"
+  fi
+  say "No Postgres or Redis here: the tests of a team's server skip ($how)"
+}
 
 # step TITLE COMMAND...: run it, tell how long it took; the first that fails ends all.
 step() {
@@ -60,6 +79,7 @@ same_checkout() {
   [[ "$after" == "$before" ]] || { diff <(echo "$before") <(echo "$after"); return 1; }
 }
 
+install_databases
 step "lint and unit lane" "$ROOT/.ci/fast"
 step "types" mypy
 step "slow lane" pytest -q -m "slow and not flow and not train and not gpu"

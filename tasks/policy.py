@@ -19,7 +19,8 @@ from prefect.tasks import exponential_backoff
 
 from tasks.settings import MAX_WORKERS, Settings
 from tasks.store.config import JSON
-from tasks.store.errors import TransientError
+from tasks.store.errors import DaptError, TransientError
+from tasks.store.masking import masked
 from tasks.store.node import Node
 from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter, build_node
@@ -48,16 +49,23 @@ def node_task(
     """
 
     def run(store: str, node: JSON, shard: str, how: JSON | None = None) -> JSON:
-        manifest, made = build_node(
-            Store(store),
-            Node.model_validate(node),
-            build,
-            room=room,
-            shard=shard,
-            how=how,
-            scratch=Settings().scratch,
-            run=str(flow_run.id or ""),
-        )
+        try:
+            manifest, made = build_node(
+                Store(store),
+                Node.model_validate(node),
+                build,
+                room=room,
+                shard=shard,
+                how=how,
+                scratch=Settings().scratch,
+                run=str(flow_run.id or ""),
+            )
+        except Exception as err:
+            told = str(err)
+            if masked(told) == told:
+                raise
+            # Prefect keeps an exception's text as the state's
+            raise DaptError(f"{type(err).__name__}: {told}") from None
         done = manifest.to_json()
         if made:
             return done

@@ -135,17 +135,9 @@ def broken(team: Team) -> Broken:
     team.ask(f"flow_runs/{run}/set_state", body)
     await_that(lambda: team.run(run)["run_count"] == 2, "the retry starts", 120)
     retried = team.await_state(run, "Completed", "Failed")
-    tasks = [
-        task for task in team.task_runs("domain corpus of breaks") if task["name"] == "filtering shard 00005"
-    ]
-    return Broken(
-        failed,
-        status,
-        stood,
-        retried,
-        {stage: made(team.world, stage) - stood[stage] for stage in stages},
-        tasks,
-    )
+    tasks = team.task_runs("domain corpus of breaks")
+    tries = [task for task in tasks if task["name"] == "filtering shard 00005"]
+    return Broken(failed, status, before, retried, standing(team, *overrides), tries)
 
 
 def test_a_failed_shard_is_named_with_its_reason_and_was_retried_with_backoff(broken: Broken) -> None:

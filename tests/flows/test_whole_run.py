@@ -16,6 +16,7 @@ import pytest
 from tests.flows.commands import Api, Done, await_that, dapt, made, processes_of, started
 from tests.flows.test_inspect import STAGE_KEYS
 from tests.flows.world import World
+from tests.leaks import leaked, leaks
 
 pytestmark = [pytest.mark.train, pytest.mark.flow]
 
@@ -29,6 +30,8 @@ class Interrupted:
     err: str
     alive: list[int]
     runs: dict[str, list[str]]
+    leaks: list[str]
+    """Files of the store, a training's job, log and events among them, that hold a planted secret."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,14 @@ class Story:
     done: Done
 
 
+PLANTED = {"HF_TOKEN": "hf_planted4Vd81cQ", "AWS_SECRET_ACCESS_KEY": "planted/aws+secret2"}
 WORDS = ["run", "recipe.toml", "--set", 'budget.milestones=["5K"]', "--set", "training.epochs=6"]
 
 
 @pytest.fixture(scope="module")
 def story(corpora: World, api: Api, tmp_path_factory: pytest.TempPathFactory) -> Story:
     world = World(shutil.copytree(corpora.folder, tmp_path_factory.mktemp("whole") / "world"))
-    env = {"PREFECT_API_URL": api.url}
+    env = {"PREFECT_API_URL": api.url, **PLANTED}
     with started(world, *WORDS, **env) as process:
         steps = lambda: list(world.store.glob("work/training/*/step-*/manifest.json"))  # noqa: E731
         await_that(steps, "a training has a checkpoint", 200)
@@ -58,7 +62,8 @@ def story(corpora: World, api: Api, tmp_path_factory: pytest.TempPathFactory) ->
     time.sleep(0.5)
     alive = processes_of(world.store)
     names = ("adapt tiny", "train tiny 5K")
-    first = Interrupted(process.returncode, seconds, err, alive, api.flow_runs(*names))
+    found = leaks(world.store, list(PLANTED.values()))
+    first = Interrupted(process.returncode, seconds, err, alive, api.flow_runs(*names), found)
     return Story(world, api, first, dapt(world, *WORDS, "--json", **env))
 
 
@@ -176,7 +181,7 @@ def test_a_training_s_progress_moved_and_its_curve_is_a_picture(story: Story) ->
 
 
 def test_the_scores_table_has_the_numbers_of_the_run_s_json(story: Story) -> None:
-    (table,) = story.api.artifacts("evaluate tiny 5K")["tiny-scores"]
+    *_, table = story.api.artifacts("adapt tiny")["tiny-scores"]
     scores = (story.done.told["base"], story.done.told["milestones"][0]["scores"])
     for row in json.loads(table["data"]):
         corpus = row["measure"].removeprefix("bits_per_byte.")
@@ -229,3 +234,10 @@ def test_a_flow_without_the_command_line_around_it_is_tagged_and_logged_too(
     assert len(lines) == len(set(lines)), "told once"
     assert any(name == "tasks.runtime.launch" and level == 20 for name, level, _ in lines)
     assert any(name == "tasks.runtime.output" and level == 30 for name, level, _ in lines)
+
+
+def test_the_secrets_of_its_environment_are_written_nowhere(story: Story) -> None:
+    secrets = list(PLANTED.values())
+    assert story.first.leaks == []
+    assert leaks(story.world.store, secrets) == []
+    assert leaked(f"{story.first.err}{story.done.out}{story.done.err}", secrets) == []
