@@ -34,7 +34,9 @@ def grown(team: Team) -> Grown:
     for value in ("5K,11K", "5K,11K,15K"):  # as somebody edits it in the UI
         team.set_budget("grows", value)
     states = ["Completed", "Completed", "NothingToDo"]
-    await_that(lambda: [r["state_name"] for r in team.runs("adapt grows")] == states, "two more runs", 600)
+    await_that(
+        lambda: [r["state_name"] for r in team.runs("adapt grows")] == states, "two more runs", 600, every=1
+    )
     trained = {label: team.runs(f"train grows {label}") for label in ("base", "5K", "11K", "15K")}
     return Grown(first, team.runs("adapt grows"), trained)
 
@@ -70,7 +72,7 @@ def test_they_are_children_of_the_run_that_wanted_them(team: Team, grown: Grown)
 def test_a_budget_that_shrank_is_explained_and_nothing_is_deleted(team: Team, grown: Grown) -> None:
     before = {stage: made(team.world, stage) for stage in ("packing", "corpus", "training")}
     team.set_budget("grows", "5K")
-    await_that(lambda: len(team.runs("adapt grows")) == 4, "the trigger starts a run", 120)
+    await_that(lambda: len(team.runs("adapt grows")) == 4, "the trigger starts a run", 120, every=1)
     run = team.await_state(team.runs("adapt grows")[-1]["id"], "NothingToDo")
     assert (
         "the budget was 5K,11K,15K before and is smaller now: nothing is deleted" in run["state"]["message"]
@@ -133,7 +135,7 @@ def broken(team: Team) -> Broken:
     in_the_way.unlink()
     body = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}  # the UI's Retry button
     team.ask(f"flow_runs/{run}/set_state", body)
-    await_that(lambda: team.run(run)["run_count"] == 2, "the retry starts", 120)
+    await_that(lambda: team.run(run)["run_count"] == 2, "the retry starts", 120, every=1)
     retried = team.await_state(run, "Completed", "Failed")
     tasks = team.task_runs("domain corpus of breaks")
     tries = [task for task in tasks if task["name"] == "filtering shard 00005"]
