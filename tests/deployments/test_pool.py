@@ -27,6 +27,10 @@ class Grown:
     """Runs of train-model by milestone."""
 
 
+def state_names(team: Team) -> list[str]:
+    return [run["state_name"] for run in team.runs("adapt grows")]
+
+
 @pytest.fixture(scope="module")
 def grown(team: Team) -> Grown:
     team.deploy("name=grows", 'budget.milestones=["5K"]', *ONLY_TRAINING)

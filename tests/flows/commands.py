@@ -74,7 +74,7 @@ def started(world: World, *words: str, **env: str) -> Iterator[subprocess.Popen[
 
 
 def await_that(holds: Callable[[], object], what: str, seconds: float = 90, *, every: float = 0.05) -> None:
-    """Wait until something holds, looking `every` so many seconds: seldom where looking is work for others."""
+    """Wait until something holds, looking `every` so many seconds: seldom where that is work for others."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
