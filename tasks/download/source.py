@@ -10,10 +10,11 @@ Listing reads footers and a block at each cut. A Parquet file whose footer canno
 is a shard, and its download fails and names it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tasks.download.addresses import expand, matches
 from tasks.download.config import Format, SourceConfig, SourceFile, SourceShard
@@ -27,7 +28,11 @@ MAX_GROUP_FILES = 1000
 """Files in a group: bounds what a node's identity and record hold."""
 
 LISTING_THREADS = 16
+_TURNS = 20
+"""Of each thread at least, so that one slow part does not hold up the rest."""
 _TOLD = 1
+_Given = TypeVar("_Given")
+_Found = TypeVar("_Found")
 _SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
     ".jsonl": "jsonl",
@@ -73,8 +78,7 @@ def list_source(config: SourceConfig, *, folder: Path, digests: DigestMemory) ->
         files, revision, notes = _found(config, folder, digests)
         files, repeated = _without_repeated(files)
         _require_tabular(files, config)
-        with ThreadPoolExecutor(LISTING_THREADS) as pool:
-            cut_files = list(pool.map(lambda file: cut(file, config, digests), files))
+        cut_files = _in_threads(lambda file: cut(file, config, digests), files)
     finally:
         digests.save()  # what was hashed is not hashed again, whatever came after
     _require_text_column(cut_files, config)
@@ -98,9 +102,19 @@ def _found(
     kept, notes = _without_excluded(addresses, config, folder)
     for address in kept:
         _format(address)
-    with ThreadPoolExecutor(LISTING_THREADS) as pool:
-        known = list(pool.map(digests.of, kept))
+    known = _in_threads(digests.of, kept)
     return [_file(address, *facts) for address, facts in zip(kept, known, strict=True)], "", notes
+
+
+def _in_threads(find: Callable[[_Given], _Found], given: list[_Given]) -> list[_Found]:
+    """Ask for each, many at once; of thousands some at a time, since what is remembered is told sooner than a
+    thread is given its turn.
+    """
+    some = max(1, len(given) // (_TURNS * LISTING_THREADS))
+    parts = [given[at : at + some] for at in range(0, len(given), some)]
+    with ThreadPoolExecutor(LISTING_THREADS) as pool:
+        found = pool.map(lambda part: [find(one) for one in part], parts)
+        return [one for part in found for one in part]
 
 
 def _file(address: str, digest: str, size: int, *, kind: Format | None = None) -> SourceFile:
