@@ -14,15 +14,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tasks.download.addresses import expand, matches
 from tasks.download.config import Format, SourceConfig, SourceFile, SourceShard
 from tasks.download.cutting import Cut, cut
 from tasks.download.digests import DigestMemory
 from tasks.download.docstrings import module_files
-from tasks.download.hub import list_dataset
+from tasks.runtime.late import Late
 from tasks.store.errors import SourceError
+
+if TYPE_CHECKING:
+    from tasks.download import hub
+else:
+    hub = Late("tasks.download.hub")  # `datasets` takes as long to import as the rest of a plan
 
 MAX_GROUP_FILES = 1000
 """Files in a group: bounds what a node's identity and record hold."""
@@ -91,7 +96,7 @@ def _found(
 ) -> tuple[list[SourceFile], str, list[str]]:
     """All files of a source, in order; the commit; and what was left out."""
     if config.dataset:
-        listed, revision = list_dataset(config, digests)
+        listed, revision = hub.list_dataset(config, digests)
         facts = {address: (digest, size) for address, digest, size in listed}
         kept, notes = _without_excluded(list(facts), config, folder)
         return [_file(address, *facts[address]) for address in kept], revision, notes
@@ -107,8 +112,9 @@ def _found(
 
 
 def _in_threads(find: Callable[[_Given], _Found], given: list[_Given]) -> list[_Found]:
-    """Ask for each, many at once; of thousands some at a time, since what is remembered is told sooner than a
-    thread is given its turn.
+    """Ask for each, many at once.
+
+    Of thousands a thread takes some at a time: what is remembered is told sooner than a thread gets its turn.
     """
     some = max(1, len(given) // (_TURNS * LISTING_THREADS))
     parts = [given[at : at + some] for at in range(0, len(given), some)]

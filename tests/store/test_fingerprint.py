@@ -81,6 +81,7 @@ def test_a_fingerprint_changes_with_each_of_its_four_parts() -> None:
     assert all(len(one) == 64 for one in made)
 
 
+@pytest.mark.slow
 @given(
     st.text(max_size=5),
     st.integers(),
