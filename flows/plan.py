@@ -53,10 +53,22 @@ class _Draft:
     resolved: Resolved
     reasons: Reasons
     nodes: list[JSON] = field(default_factory=list)
+    drifts: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     bytes_to_read: int = 0
     tokens_to_make: float = 0.0
     seconds: float = 0.0
     disk_bytes: float = 0.0
+
+    def _drift(self, manifest: Manifest) -> tuple[str, str]:
+        """State and reason of a node that stands."""
+        found = self.drifts.get((manifest.stage, manifest.drift))
+        if found is None:
+            room = room_of(manifest.stage)
+            found = ("HIT", "")
+            if manifest.drift != source_hash(room):
+                found = ("DRIFT", f"the code of {room} changed since, its VERSION did not")
+            self.drifts[manifest.stage, manifest.drift] = found
+        return found
 
     def look(self, node: Node | None) -> Manifest | None:
         """The manifest of a node that is known and stands."""
@@ -76,10 +88,7 @@ class _Draft:
         """Tell one node; it stands when it has a manifest."""
         state, reason = "MISS", ""
         if manifest is not None:
-            state = "HIT"
-            if manifest.drift != source_hash(room_of(manifest.stage)):
-                state = "DRIFT"
-                reason = f"the code of {room_of(manifest.stage)} changed since, its VERSION did not"
+            state, reason = self._drift(manifest)
         elif node is not None:
             reason = self.reasons.why(node, stage, position, upstream)
             upstream.append((stage, reason))
@@ -146,13 +155,14 @@ def _add_shards(draft: _Draft, chain: Chain, walked: Walk) -> None:
             if not nodes:
                 break
         upstream: list[tuple[str, str]] = []
+        name = shard.name
         for stage, node in nodes.items():
             manifest = manifests.get(stage)
             draft.add(
                 node,
                 manifest,
                 chain.stage_name(stage),
-                shard.name,
+                name,
                 shard.position,
                 estimated=not known,
                 upstream=upstream,

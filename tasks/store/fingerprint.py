@@ -43,8 +43,9 @@ def fingerprint(stage: str, version: int, config: Mapping[str, object], inputs: 
     The digest is of `canonical_json` of the four, put together here from its parts: a plan makes one for
     every stage of every shard, and to look at each value of the whole again took most of that time.
     """
+    told = canonical_json(dict(config)) if config else "{}"
     body = (
-        f'{{"config":{canonical_json(dict(config))},"inputs":{_canonical_strings(inputs)},'
+        f'{{"config":{told},"inputs":{_canonical_strings(inputs)},'
         f'"stage":{_quoted(stage)},"version":{version:d}}}'
     )
     return hashlib.sha256(body.encode()).hexdigest()
