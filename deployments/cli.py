@@ -12,25 +12,34 @@ from flows import cli
 from flows.pool import why_idle
 from flows.recipe import load_recipe
 from flows.server import require_server
+from flows.terminal import (
+    AsJson,
+    Overrides,
+    RecipeFile,
+    print_json,
+    read_settings,
+    stdout_for_json,
+    told_as_json,
+)
 from tasks.store.config import JSON
 from tasks.store.paths import Store
 
 
 @cli.app.command()
 def deploy(
-    recipe: cli.RecipeFile,
+    recipe: RecipeFile,
     pool: Annotated[str, typer.Option(help="The work pool of trainings and evaluations.")] = "gpu",
     gpus: Annotated[int, typer.Option(min=0, help="Runs that a new GPU pool takes at once.")] = 0,
     cron: Annotated[
         str, typer.Option(help="When to look for a new budget (UTC); empty: only when told.")
     ] = "0 5 * * *",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell the difference, change nothing.")] = False,
-    overrides: cli.Overrides = [],  # noqa: B006
-    as_json: cli.AsJson = False,
+    overrides: Overrides = [],  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Put a recipe on the server: pools, queues, limits, budget, deployments, schedule, automations."""
-    with cli._told_as_json(as_json, {"changes": []}), cli._stdout_for_json(as_json):
-        wanted, settings = load_recipe(recipe, overrides), cli._settings()
+    with told_as_json(as_json, {"changes": []}), stdout_for_json(as_json):
+        wanted, settings = load_recipe(recipe, overrides), read_settings()
         url = require_server()
         items = catalog(
             wanted,
@@ -48,7 +57,7 @@ def deploy(
             for change in [] if dry_run else changes:
                 server.apply(change)
     if as_json:
-        cli._print_json({"changes": told})
+        print_json({"changes": told})
     else:
         _tell_next(wanted.name, url, told, dry_run=dry_run, pools=(CPU, pool))
 

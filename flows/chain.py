@@ -5,7 +5,10 @@ tokenization → packing. The general corpus' chain ends at dedup: it is measure
 that models are saved and measured with is a node of the first shard: trained on it, or made of a given one.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 
 import tasks.dedup.config as dedup
 import tasks.download.config as download
@@ -53,7 +56,7 @@ class ShardNodes:
         return f"{self.position:05d}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Chain:
     """One corpus' shards, and what fills it."""
 
@@ -65,28 +68,32 @@ class Chain:
     rate_guess: float
     """What a byte of text adds towards the target, before anything was measured."""
 
-    def rate(self, amounts: list[int]) -> float:
+    @cached_property
+    def _text_before(self) -> list[int]:
+        """Bytes of text before each shard, and in the end of all."""
+        return list(accumulate((shard.text_bytes for shard in self.shards), initial=0))
+
+    def rate(self, whole: int, added: int) -> float:
         """What a byte of text adds towards the target, at the rate of the first shards.
 
         Args:
-            amounts: what they added.
+            whole: how many shards from the first on are whole.
+            added: what they added.
         """
-        measured = sum(shard.text_bytes for shard in self.shards[: len(amounts)])
-        return sum(amounts) / measured if sum(amounts) else self.rate_guess
+        return added / self._text_before[whole] if added else self.rate_guess
 
-    def expected_shards(self, amounts: list[int]) -> int:
-        """Shards that the target needs, at the rate of the first ones.
+    def expected_shards(self, whole: int, added: int) -> int:
+        """Shards that the target needs, at the rate of the first ones; in no time, it is asked for each.
 
         Args:
-            amounts: what the first shards added.
+            whole: how many shards from the first on are whole.
+            added: what they added.
         """
-        rate = self.rate(amounts)
-        missing: float = self.target - sum(amounts)
-        for position in range(len(amounts), len(self.shards)):
-            if missing <= 0:
-                return position
-            missing -= rate * self.shards[position].text_bytes
-        return len(self.shards)
+        rate = self.rate(whole, added)
+        if added >= self.target or not rate:
+            return whole if added >= self.target else len(self.shards)
+        needed = self._text_before[whole] + (self.target - added) / rate
+        return min(bisect_left(self._text_before, needed, lo=whole), len(self.shards))
 
     def stage_name(self, stage: str) -> str:
         """As it stands in JSON: the general corpus' stages carry its name."""
@@ -106,7 +113,13 @@ class Walk:
     used: list[dict[str, Manifest]]
     """The whole shards from the start that the target needs."""
     amounts: list[int]
+    """What each of them adds to the target."""
     filled: bool
+
+    @property
+    def added(self) -> int:
+        """What they add together."""
+        return sum(self.amounts)
 
 
 def domain_chain(recipe: Recipe, shards: list[SourceShard], tokenizer: TokenizerRef | None) -> Chain:
@@ -150,14 +163,21 @@ def walk(store: Store, chain: Chain) -> Walk:
     """Follow a chain through the store as far as every node stands, up to its target."""
     used: list[dict[str, Manifest]] = []
     amounts: list[int] = []
+    added = 0
     for shard in chain.shards:
-        if sum(amounts) >= chain.target:
+        if added >= chain.target:
             break
-        manifests = {stage: stands(store, node.path) for stage, node in shard.nodes.items()}
-        whole = {stage: manifest for stage, manifest in manifests.items() if manifest is not None}
-        if len(whole) < len(manifests):
+        whole = standing(store, shard)
+        if len(whole) < len(shard.nodes):
             return Walk(used, amounts, filled=False)
         used.append(whole)
         amounts.append(chain.amount(whole))
-    filled = sum(amounts) >= chain.target or (chain.corpus == GENERAL and len(used) == len(chain.shards))
+        added += amounts[-1]
+    filled = added >= chain.target or (chain.corpus == GENERAL and len(used) == len(chain.shards))
     return Walk(used, amounts, filled=filled)
+
+
+def standing(store: Store, shard: ShardNodes) -> dict[str, Manifest]:
+    """The manifests of a shard's nodes that stand, by stage."""
+    found = ((stage, stands(store, node.path)) for stage, node in shard.nodes.items())
+    return {stage: manifest for stage, manifest in found if manifest is not None}

@@ -1,4 +1,4 @@
-"""The command line: `dapt init | plan | run | status | show | verify | budget | doctor | ui`.
+"""The command line.
 
 Exit codes: 0 done · 1 a shard or stage failed, or the sources hold too little · 2 bad recipe or arguments ·
 3 store damaged · 130 interrupted. With `--json` stdout holds one JSON object and nothing else.
@@ -6,12 +6,11 @@ Exit codes: 0 done · 1 a shard or stage failed, or the sources hold too little 
 
 import contextlib
 import contextvars
-import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
@@ -25,34 +24,40 @@ os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
 import typer
 from prefect import tags
 from prefect.settings import PREFECT_API_URL
-from pydantic import ValidationError
 from rich.console import Console
 
 from flows import doctor as checks
-from flows import inspect
+from flows import inspect, look
 from flows.adapt import adapt
-from flows.budget import add_milestone, at_server_budget, variable_of, written
+from flows.budget import add_milestone, variable_of, written
 from flows.display import Display, set_up_logging
-from flows.outcome import NOTHING_DONE, outcome, save_record
-from flows.plan import make_plan, print_plan
+from flows.outcome import NOTHING_DONE, outcome, save_record, walks_of
+from flows.plan import make_plan
 from flows.pool import why_idle
 from flows.propose import propose_recipe
 from flows.recipe import load_recipe
-from flows.resolve import Resolved, held, resolve
+from flows.resolve import Resolved, held
 from flows.server import cancel_runs, local_server, prefect_server, require_server, server_home
 from flows.shown import tags_of
-from tasks.settings import Settings
+from flows.terminal import (
+    AsJson,
+    Overrides,
+    RecipeFile,
+    print_json,
+    read_settings,
+    resolve_file,
+    run_app,
+    stderr,
+    stdout_for_json,
+    told_as_json,
+    without_collector,
+)
 from tasks.store.config import JSON
-from tasks.store.errors import DaptError, RecipeError
+from tasks.store.errors import DaptError
 from tasks.store.paths import Store
 from tasks.store.shard import require_disk
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-stderr = Console(stderr=True)
-
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file.")]
-Overrides = Annotated[list[str], typer.Option("--set", help="Override a field: training.learning_rate=2e-4")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Until = Literal["corpus", "train", "evaluate", "report"]
 
 
@@ -61,32 +66,7 @@ def main() -> None:
     set_up_logging(stderr)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    try:
-        app()
-    except DaptError as err:
-        _tell(err)
-        sys.exit(err.exit_code)
-
-
-@contextlib.contextmanager
-def _told_as_json(as_json: bool, blank: JSON) -> Iterator[None]:
-    """On a failure that leaves nothing else to tell, stdout gets its JSON object all the same.
-
-    Args:
-        as_json: whether JSON was asked for.
-        blank: the command's object with nothing in it.
-    """
-    try:
-        yield
-    except DaptError as err:
-        if as_json and err.exit_code != RecipeError.exit_code:
-            _print_json({**blank, "error": str(err)})
-        raise
-
-
-def _tell(err: DaptError) -> None:
-    for line in str(err).splitlines():
-        stderr.print(f"error: {line}", markup=False, highlight=False, soft_wrap=True)
+    run_app(app)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
@@ -105,34 +85,6 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     threading.Thread(target=leave, daemon=True).start()
 
 
-def _settings() -> Settings:
-    try:
-        return Settings()
-    except ValidationError as err:
-        told = [f"DAPT_{str(e['loc'][0]).upper()}: {e['msg']} (found {e['input']!r})" for e in err.errors()]
-        raise RecipeError("\n".join(told)) from err
-
-
-def _resolved(recipe: Path, overrides: list[str], *, update: bool = False) -> Resolved:
-    wanted = load_recipe(recipe, overrides)
-    if not any(override.strip().startswith("budget") for override in overrides):
-        wanted, told = at_server_budget(wanted)
-        if told:
-            stderr.print(told, markup=False, highlight=False, soft_wrap=True)
-    return resolve(wanted, _settings(), update=update)
-
-
-@contextlib.contextmanager
-def _stdout_for_json(as_json: bool) -> Iterator[None]:
-    """Whatever a library prints goes to stderr, so that stdout holds the JSON alone."""
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        yield
-
-
-def _print_json(body: JSON) -> None:
-    print(json.dumps(body))
-
-
 @app.command()
 def init(
     model: Annotated[str, typer.Argument(help="A Hub id or a folder.")],
@@ -143,25 +95,11 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a recipe that fits a model and data, checked, with what was found as comments."""
-    propose_recipe(model, data, output, _settings(), force=force)
+    propose_recipe(model, data, output, read_settings(), force=force)
     print(f"{output} is written; next: dapt plan {output}")
 
 
-@app.command()
-def plan(recipe: RecipeFile, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
-    """Tell what a run would do, and change nothing."""
-    with _told_as_json(as_json, {"recipe": None}), _stdout_for_json(as_json):
-        resolved = _resolved(recipe, overrides)
-        told = {**make_plan(resolved), "pool": _pool(resolved.settings)}
-    if as_json:
-        _print_json(told)
-    else:
-        print_plan(told, Console())
-
-
-def _pool(settings: Settings) -> JSON | None:
-    """The pool that trainings and evaluations go to, and why it does nothing now; None: there is none."""
-    return {"name": settings.pool, "idle": why_idle(settings.pool)} if settings.pool else None
+app.command()(look.plan)
 
 
 @app.command()
@@ -173,13 +111,23 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run the whole DAG: what stands is kept, what is missing is made."""
-    with _told_as_json(as_json, NOTHING_DONE), _stdout_for_json(as_json):
-        resolved = _resolved(recipe, overrides, update=update)
-        planned = make_plan(resolved, until=until)
-        require_disk(resolved.store, planned["totals"]["disk_bytes"])
-        done, failure = _run(resolved, until, planned, quiet=as_json)
+    with told_as_json(as_json, NOTHING_DONE), stdout_for_json(as_json):
+        with without_collector():
+            resolved = resolve_file(recipe, overrides, update=update)
+            walks = walks_of(resolved)
+            planned = make_plan(resolved, until, walks=walks)
+            require_disk(resolved.store, planned["totals"]["disk_bytes"])
+            save_record(resolved, walks=walks)
+        if planned["totals"]["miss"]:
+            del walks  # of no use while anything is made
+            done, failure = _run(resolved, until, planned, quiet=as_json)
+        else:
+            _tell_notes(resolved)
+            stood = f"{resolved.recipe.name}: nothing to do, all {planned['totals']['hit']} nodes stand"
+            stderr.print(stood, highlight=False)
+            done, failure = outcome(resolved, until, {"made": []}, walks=walks), None
     if as_json:
-        _print_json({**done, "error": str(failure) if failure else None})
+        print_json({**done, "error": str(failure) if failure else None})
     elif failure is None:
         inspect.print_outcome(done, Console())
     if failure is not None:
@@ -189,15 +137,7 @@ def run(
 def _run(resolved: Resolved, until: Until, planned: JSON, *, quiet: bool) -> tuple[JSON, DaptError | None]:
     """Make what is missing; what was done is told also when it failed."""
     recipe = resolved.recipe
-    save_record(resolved)
-    for source in resolved.sources.values():
-        for note in source.notes:
-            stderr.print(note, markup=False, highlight=False, soft_wrap=True)
-    if planned["totals"]["miss"] == 0:
-        stderr.print(
-            f"{recipe.name}: nothing to do, all {planned['totals']['hit']} nodes stand", highlight=False
-        )
-        return outcome(resolved, until, {"made": []}), None
+    _tell_notes(resolved)
     stderr.print(
         f"{recipe.name}: {planned['totals']['miss']} nodes to make, {planned['totals']['hit']} stand",
         highlight=False,
@@ -207,9 +147,9 @@ def _run(resolved: Resolved, until: Until, planned: JSON, *, quiet: bool) -> tup
     failure, summary = None, {}
     with prefect_server(resolved.store, resolved.settings) as url:
         stderr.print(f"watch it at {url}", highlight=False)
-        pool = _pool(resolved.settings)
-        if pool is not None and pool["idle"]:
-            stderr.print(pool["idle"], highlight=False, soft_wrap=True)
+        idle = why_idle(resolved.settings.pool) if resolved.settings.pool else None
+        if idle:
+            stderr.print(idle, highlight=False, soft_wrap=True)
         with contextlib.nullcontext() if quiet and not stderr.is_terminal else Display(stderr).showing():
             try:
                 with tags(*tags_of(recipe)), held(resolved):
@@ -217,6 +157,12 @@ def _run(resolved: Resolved, until: Until, planned: JSON, *, quiet: bool) -> tup
             except DaptError as err:
                 failure, summary = err, err.summary or {}
     return outcome(resolved, until, summary), failure
+
+
+def _tell_notes(resolved: Resolved) -> None:
+    for source in resolved.sources.values():
+        for note in source.notes:
+            stderr.print(note, markup=False, highlight=False, soft_wrap=True)
 
 
 def _beside(work: Callable[..., JSON], *arguments: object) -> JSON:
@@ -228,51 +174,8 @@ def _beside(work: Callable[..., JSON], *arguments: object) -> JSON:
         return thread.submit(contextvars.copy_context().run, work, *arguments).result()
 
 
-@app.command()
-def status(
-    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="None: all on this store.")] = None,
-    overrides: Overrides = [],  # noqa: B006
-    as_json: AsJson = False,
-) -> None:
-    """Tell what exists and what is missing, failed shards first; needs no server."""
-    on_server = bool(PREFECT_API_URL.value())
-    if recipe is None:
-        of_store = inspect.status_of_store(Store(_settings().store), on_server=on_server)
-        _print_json(of_store) if as_json else inspect.print_status_of_store(of_store, Console())
-        return
-    with _told_as_json(as_json, {"recipe": None}):
-        told = inspect.status(_resolved(recipe, overrides), on_server=on_server)
-    _print_json(told) if as_json else inspect.print_status(told, Console())
-
-
-@app.command()
-def show(
-    recipe: RecipeFile,
-    what: Annotated[Literal["dropped", "packed"], typer.Argument(help="dropped | packed")],
-    reason: Annotated[str, typer.Option(help="Only documents dropped for this reason.")] = "",
-    count: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 10,
-    overrides: Overrides = [],  # noqa: B006
-    as_json: AsJson = False,
-) -> None:
-    """Look at documents that went, with why; or at packed rows, decoded."""
-    with _told_as_json(as_json, {"recipe": None, what: []}):
-        resolved = _resolved(recipe, overrides)
-        found = (
-            inspect.dropped(resolved, reason, count) if what == "dropped" else inspect.packed(resolved, count)
-        )
-    _print_json({"recipe": resolved.recipe.name, what: found}) if as_json else inspect.print_found(
-        found, Console()
-    )
-
-
-@app.command()
-def verify(recipe: RecipeFile, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
-    """Re-hash everything the recipe stands on; what is damaged is named and set aside."""
-    with _told_as_json(as_json, {"recipe": None}):
-        told = inspect.verify(_resolved(recipe, overrides))
-    _print_json(told) if as_json else inspect.print_verified(told, Console())
-    if told["damaged"]:
-        sys.exit(3)
+for looking in (look.status, look.show, look.verify):
+    app.command()(looking)
 
 
 @app.command()
@@ -283,12 +186,12 @@ def budget(
 ) -> None:
     """Append a milestone to a deployed recipe's budget: its trigger, or its schedule, runs the growth."""
     wanted = load_recipe(recipe)
-    with _told_as_json(as_json, {"recipe": wanted.name, "variable": None, "before": None, "after": None}):
+    with told_as_json(as_json, {"recipe": wanted.name, "variable": None, "before": None, "after": None}):
         require_server()
         before, after = add_milestone(wanted, tokens)
     variable = variable_of(wanted.name)
     if as_json:
-        _print_json({"recipe": wanted.name, "variable": variable, "before": before, "after": after})
+        print_json({"recipe": wanted.name, "variable": variable, "before": before, "after": after})
     elif before == after:
         print(f"{variable} holds {written(after)} already: nothing to do")
     else:
@@ -302,9 +205,11 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Tell what will not work, before it doesn't: versions, devices, disk, network, access, pools."""
-    with _stdout_for_json(as_json):
-        found = checks.examine(_settings(), load_recipe(recipe, overrides) if recipe is not None else None)
-    _print_json(checks.told(found)) if as_json else checks.print_checks(found, Console())
+    with stdout_for_json(as_json):
+        found = checks.examine(
+            read_settings(), load_recipe(recipe, overrides) if recipe is not None else None
+        )
+    print_json(checks.told(found)) if as_json else checks.print_checks(found, Console())
     if any(one.state == "fails" for one in found):
         sys.exit(1)
 
@@ -312,7 +217,7 @@ def doctor(
 @app.command()
 def ui() -> None:
     """Serve the history of this store's runs in the foreground; it runs no work."""
-    settings = _settings()
+    settings = read_settings()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with (
         contextlib.suppress(KeyboardInterrupt),

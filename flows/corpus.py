@@ -10,16 +10,18 @@ A failed shard is never skipped. The shards behind it that the budget is expecte
 filtered and signed, then wait; what a run yields does not depend on luck.
 """
 
+import contextlib
 import logging
 import queue
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
 from prefect import flow
 from prefect.futures import PrefectFuture
 
-from flows.chain import DOMAIN, Chain, ShardNodes, Walk
+from flows.chain import DOMAIN, Chain, ShardNodes, Walk, standing
 from flows.milestones import corpus_nodes
 from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
@@ -61,6 +63,7 @@ class _Shard:
     nodes: ShardNodes
     done: dict[str, Manifest] = field(default_factory=dict)
     futures: dict[str, PrefectFuture[JSON]] = field(default_factory=dict)
+    """Of this run's tasks, those that a task to come may follow."""
     running: str = ""
     failed: bool = False
 
@@ -68,10 +71,24 @@ class _Shard:
     def next_stage(self) -> str | None:
         return next((stage for stage in self.nodes.nodes if stage not in self.done), None)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether it goes on, now or later."""
+        return not self.failed and self.next_stage is not None
+
+    @property
+    def in_line(self) -> bool:
+        """Whether it waits for its turn after the shard before it."""
+        return self.waiting and not self.running and self.next_stage in IN_ORDER
+
 
 @dataclass(slots=True)
 class _Build:
-    """A corpus in the making: which shards are on their way, what was made, what failed."""
+    """A corpus in the making: which shards are on their way, what was made, what failed.
+
+    What an event costs does not grow with the shards: they are counted as they change, and a shard is looked
+    at when it was begun, one of its tasks ended, or what it waited for came to stand.
+    """
 
     resolved: Resolved
     chain: Chain
@@ -79,10 +96,18 @@ class _Build:
     """All that were begun, in order; the first `len(amounts)` are whole."""
     amounts: list[int] = field(default_factory=list)
     """What the whole shards from the first on add to the target."""
+    added: int = 0
+    """What they add together."""
     done: Counter[str] = field(default_factory=Counter)
     """Shards that have a stage, by stage."""
     expected: int = 0
     """Shards that the target needs, at the rate of those that are whole."""
+    ready: deque[_Shard] = field(default_factory=deque)
+    """Shards that may have become able to go on."""
+    running: int = 0
+    """Shards with a task at work."""
+    num_waiting: int = 0
+    num_in_line: int = 0
     made: list[str] = field(default_factory=list)
     failed: list[JSON] = field(default_factory=list)
     damaged: StoreDamaged | None = None
@@ -95,7 +120,7 @@ class _Build:
             self._begin_shards()
             if not self.filled:
                 self._submit()
-            if not any(shard.running for shard in self.open):
+            if not self.running:
                 if self._begin_shards() == 0:
                     return
                 continue
@@ -103,16 +128,20 @@ class _Build:
 
     @property
     def filled(self) -> bool:
-        return sum(self.amounts) >= self.chain.target
-
-    @property
-    def open(self) -> list[_Shard]:
-        """Those begun that are not in the whole beginning: few, however many shards there are."""
-        return self.shards[len(self.amounts) :]
+        return self.added >= self.chain.target
 
     @property
     def waiting(self) -> list[_Shard]:
-        return [s for s in self.open if not s.failed and s.next_stage is not None]
+        return [shard for shard in self.shards[len(self.amounts) :] if shard.waiting]
+
+    @contextlib.contextmanager
+    def _changing(self, shard: _Shard) -> Iterator[None]:
+        """Count a shard anew after a change."""
+        before = (bool(shard.running), shard.waiting, shard.in_line)
+        yield
+        self.running += bool(shard.running) - before[0]
+        self.num_waiting += shard.waiting - before[1]
+        self.num_in_line += shard.in_line - before[2]
 
     def _take(self, shard: _Shard, stage: str, manifest: Manifest) -> None:
         """Note that a node stands."""
@@ -122,35 +151,43 @@ class _Build:
     def _advance(self) -> None:
         """Follow the whole beginning of the shards as far as it goes now."""
         before = len(self.amounts)
-        for shard in self.open:
+        while len(self.amounts) < len(self.shards):
+            shard = self.shards[len(self.amounts)]
             if shard.next_stage is not None:
                 break
+            shard.futures = _in_order(shard.futures)
+            if self.amounts:  # the one before has nobody left to follow it
+                self.shards[len(self.amounts) - 1].futures.clear()
             self.amounts.append(self.chain.amount(shard.done))
+            self.added += self.amounts[-1]
         if len(self.amounts) > before or not self.expected:
-            self.expected = self.chain.expected_shards(self.amounts)
+            self.expected = self.chain.expected_shards(len(self.amounts), self.added)
 
     def _begin_shards(self) -> int:
         """Take on more shards; hits go straight to the end of what stands."""
         begun = 0
         while len(self.shards) < len(self.chain.shards) and not self.filled:
-            moving = [s for s in self.waiting if s.running or not (self.failed and s.next_stage in IN_ORDER)]
-            if len(moving) >= self.resolved.settings.workers:
+            # behind a failure those in line will not move in this run
+            moving = self.num_waiting - (self.num_in_line if self.failed else 0)
+            if moving >= self.resolved.settings.workers:
                 break
             if (moving or self.failed) and len(self.shards) >= self.expected:
                 break
             shard = _Shard(self.chain.shards[len(self.shards)])
             self.shards.append(shard)
-            for stage, node in shard.nodes.nodes.items():
-                manifest = stands(self.resolved.store, node.path)
-                if manifest is not None:
-                    self._take(shard, stage, manifest)
+            for stage, manifest in standing(self.resolved.store, shard.nodes).items():
+                self._take(shard, stage, manifest)
+            self.num_waiting += shard.waiting
+            self.num_in_line += shard.in_line
+            self.ready.append(shard)
             self._advance()
             begun += 1
         return begun
 
     def _submit(self) -> None:
-        for position, shard in enumerate(self.open, start=len(self.amounts)):
-            stage = shard.next_stage
+        while self.ready:
+            shard = self.ready.popleft()
+            position, stage = shard.nodes.position, shard.next_stage
             if stage is None or shard.running or shard.failed or not self._ready(position, stage):
                 continue
             node = shard.nodes.nodes[stage]
@@ -160,7 +197,9 @@ class _Build:
                 self._shard_name(shard),
                 wait_for=self._upstream(position),  # all done: for the edges of the UI's graph
             )
-            shard.running, shard.futures[stage] = stage, future
+            with self._changing(shard):
+                shard.running = stage
+            shard.futures = {**_in_order(shard.futures), stage: future}
             future.add_done_callback(partial(self._finish, shard, stage))
 
     def _upstream(self, position: int) -> list[PrefectFuture[JSON]]:
@@ -182,22 +221,34 @@ class _Build:
             return False
         return stage != "tokenization" or "tokenizer" in self.shards[0].done
 
+    def _wake(self, shard: _Shard, stage: str) -> None:
+        """Have those looked at that a stage of a shard lets go on."""
+        self.ready.append(shard)
+        following = shard.nodes.position + 1
+        if stage in IN_ORDER and following < len(self.shards):
+            self.ready.append(self.shards[following])
+        if stage == "tokenizer":
+            self.ready.extend(self.waiting)
+
     def _shard_name(self, shard: _Shard) -> str:
         return shard.nodes.name if self.chain.corpus == DOMAIN else f"{self.chain.corpus} {shard.nodes.name}"
 
     def _collect(self) -> None:
         shard, stage, future = self.finished.get()
-        shard.running = ""
-        try:
-            self._take(shard, stage, Manifest.model_validate(future.result()))
-        except DaptError as err:
-            self._fail(shard, stage, err)
-        except Exception as err:  # noqa: BLE001 - whatever a shard fails of is told with its name; others go on
-            self._fail(shard, stage, DaptError(f"{type(err).__name__}: {err}"))
-        else:
-            self.made.append(shard.nodes.nodes[stage].path)
-            self._advance()
-            self._tell(shard, stage)
+        with self._changing(shard):
+            shard.running = ""
+            try:
+                self._take(shard, stage, Manifest.model_validate(future.result()))
+            except DaptError as err:
+                self._fail(shard, stage, err)
+                return
+            except Exception as err:  # noqa: BLE001 - whatever a shard fails of is told with its name; others go on
+                self._fail(shard, stage, DaptError(f"{type(err).__name__}: {err}"))
+                return
+        self.made.append(shard.nodes.nodes[stage].path)
+        self._wake(shard, stage)
+        self._advance()
+        self._tell(shard, stage)
 
     def _fail(self, shard: _Shard, stage: str, err: DaptError) -> None:
         shard.failed = True
@@ -217,6 +268,11 @@ class _Build:
         }
         total = max(done, min(self.expected, len(self.chain.shards)))
         tell(Progress(self.chain.stage_name(stage), shard.nodes.name, done, total, "shards", fields))
+
+
+def _in_order(futures: dict[str, PrefectFuture[JSON]]) -> dict[str, PrefectFuture[JSON]]:
+    """The futures that the shard behind may follow."""
+    return {stage: future for stage, future in futures.items() if stage in IN_ORDER}
 
 
 @flow(

@@ -2,21 +2,18 @@
 
 import contextlib
 import logging
-import sys
 import threading
 import time
 from collections.abc import Iterator
 
 from prefect.logging.handlers import APILogHandler
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from flows.server import log_to_server
 from flows.tally import Tally
+from flows.terminal import log_to
 from tasks.runtime import progress
-from tasks.runtime.logs import OUTPUT
-from tasks.store.masking import mask_logs
 
 _LINE_EVERY_S = 5.0
 
@@ -71,32 +68,9 @@ class Display:
         self._live.update(self._bars[key], completed=word.done, total=word.total, rate=rate)
 
 
-class _Quiet(logging.Filter):
-    """Prefect tells every task's end and prints tracebacks; a person wants decisions, errors, numbers."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.startswith("prefect") or (
-            record.name.startswith("tasks") and record.levelno < logging.WARNING
-        ):
-            return False  # what fails is told once, by who sums up the run; the server has all lines
-        if record.name == OUTPUT:
-            return False  # of a job's warnings the one that matters comes back as its error
-        record.exc_info = None
-        return True
-
-
 def set_up_logging(console: Console) -> None:
     """Our loggers to the console and, inside a run, to the Prefect server; Prefect's own to the server."""
-    mask_logs()
-    handler: logging.Handler
-    if console.is_terminal:
-        handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)
-    else:
-        handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_Quiet())
-    logging.getLogger().handlers[:] = [handler]
-    logging.captureWarnings(capture=True)
-    logging.getLogger("py.warnings").setLevel(logging.ERROR)
+    log_to(console)
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if name.startswith("prefect") and isinstance(logger, logging.Logger):
             logger.handlers[:] = [h for h in logger.handlers if isinstance(h, APILogHandler)]

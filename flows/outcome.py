@@ -50,8 +50,10 @@ def nodes_of(resolved: Resolved, walks: dict[str, Walk]) -> dict[str, list[Node]
     """
     nodes: dict[str, list[Node]] = {}
     for corpus, chain in resolved.chains.items():
-        amounts = walks[corpus].amounts
-        reached = len(amounts) if walks[corpus].filled else chain.expected_shards(amounts)
+        walked = walks[corpus]
+        reached = len(walked.used)
+        if not walked.filled:
+            reached = chain.expected_shards(reached, walked.added)
         for shard in chain.shards[:reached]:
             for stage, node in shard.nodes.items():
                 nodes.setdefault(chain.stage_name(stage), []).append(node)
@@ -67,9 +69,14 @@ def nodes_of(resolved: Resolved, walks: dict[str, Walk]) -> dict[str, list[Node]
     return nodes
 
 
-def save_record(resolved: Resolved) -> None:
-    """Write down what the recipe stands on."""
-    nodes = nodes_of(resolved, walks_of(resolved))
+def save_record(resolved: Resolved, *, walks: dict[str, Walk] | None = None) -> None:
+    """Write down what the recipe stands on.
+
+    Args:
+        resolved: the recipe on its store.
+        walks: how far its corpora stand, from who has just looked; None: looked at here.
+    """
+    nodes = nodes_of(resolved, walks or walks_of(resolved))
     write_record(
         resolved.store,
         resolved.recipe,
@@ -79,16 +86,17 @@ def save_record(resolved: Resolved) -> None:
     )
 
 
-def outcome(resolved: Resolved, until: str, summary: JSON) -> JSON:
+def outcome(resolved: Resolved, until: str, summary: JSON, *, walks: dict[str, Walk] | None = None) -> JSON:
     """The `run --json` object.
 
     Args:
         resolved: the recipe on its store.
         until: the leg that was asked for.
         summary: `made` (paths of the nodes made by this run), `failed` and `waiting` of a run that failed.
+        walks: how far its corpora stand, from who has just looked; None: looked at here.
     """
     made = set(summary.get("made", []))
-    walks = walks_of(resolved)
+    walks = walks or walks_of(resolved)
     stages: JSON = {}
     for corpus, chain in resolved.chains.items():
         stages |= _data_stages(resolved, chain, walks[corpus], made)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
-from flows.chain import DOMAIN, Chain, Walk, room_of
+from flows.chain import DOMAIN, Chain, Walk, room_of, standing
 from flows.milestones import (
     Model,
     base_model,
@@ -53,30 +53,42 @@ class _Draft:
     resolved: Resolved
     reasons: Reasons
     nodes: list[JSON] = field(default_factory=list)
+    drifts: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     bytes_to_read: int = 0
     tokens_to_make: float = 0.0
     seconds: float = 0.0
     disk_bytes: float = 0.0
 
+    def _drift(self, manifest: Manifest) -> tuple[str, str]:
+        """State and reason of a node that stands."""
+        found = self.drifts.get((manifest.stage, manifest.drift))
+        if found is None:
+            room = room_of(manifest.stage)
+            found = ("HIT", "")
+            if manifest.drift != source_hash(room):
+                found = ("DRIFT", f"the code of {room} changed since, its VERSION did not")
+            self.drifts[manifest.stage, manifest.drift] = found
+        return found
+
+    def look(self, node: Node | None) -> Manifest | None:
+        """The manifest of a node that is known and stands."""
+        return stands(self.resolved.store, node.path) if node else None
+
     def add(
         self,
         node: Node | None,
+        manifest: Manifest | None,
         stage: str,
         shard: str,
         position: int,
         *,
         estimated: bool,
         upstream: list[tuple[str, str]],
-    ) -> Manifest | None:
-        """Tell one node; returns its manifest when it stands."""
-        manifest = stands(self.resolved.store, node.path) if node else None
+    ) -> None:
+        """Tell one node; it stands when it has a manifest."""
         state, reason = "MISS", ""
         if manifest is not None:
-            drifted = manifest.drift != source_hash(room_of(manifest.stage))
-            state = "DRIFT" if drifted else "HIT"
-            reason = (
-                f"the code of {room_of(manifest.stage)} changed since, its VERSION did not" if drifted else ""
-            )
+            state, reason = self._drift(manifest)
         elif node is not None:
             reason = self.reasons.why(node, stage, position, upstream)
             upstream.append((stage, reason))
@@ -92,19 +104,23 @@ class _Draft:
                 "estimated": estimated,
             }
         )
-        return manifest
 
 
-def make_plan(resolved: Resolved, until: str = "report") -> JSON:
+def make_plan(resolved: Resolved, until: str = "report", *, walks: dict[str, Walk] | None = None) -> JSON:
     """Draw up the plan of a recipe.
+
+    Args:
+        resolved: the recipe on its store.
+        until: the leg that is asked for.
+        walks: how far its corpora stand, from who has just looked; None: looked at here.
 
     Returns:
         The `plan --json` object.
     """
     draft = _Draft(resolved, Reasons(resolved.store, resolved.recipe, resolved.records))
-    walks = walks_of(resolved)
+    walks = walks or walks_of(resolved)
     for corpus, chain in resolved.chains.items():
-        _add_shards(draft, chain, walks[corpus].amounts)
+        _add_shards(draft, chain, walks[corpus])
     draft.seconds /= min(resolved.settings.workers, max(1, len(draft.nodes)))
     _add_models(draft, walks, until)
     states = Counter(node["state"] for node in draft.nodes)
@@ -123,26 +139,30 @@ def make_plan(resolved: Resolved, until: str = "report") -> JSON:
     }
 
 
-def _add_shards(draft: _Draft, chain: Chain, amounts: list[int]) -> None:
+def _add_shards(draft: _Draft, chain: Chain, walked: Walk) -> None:
     """The nodes of the shards that the target is expected to need, and of all others that stand."""
-    expected = chain.expected_shards(amounts)
-    if sum(amounts) >= chain.target:
-        expected = len(amounts)
+    whole, added = len(walked.used), walked.added
+    expected = chain.expected_shards(whole, added)
+    sequences_per_byte = chain.rate(whole, added)
     rates = _Rates()
     length = draft.resolved.recipe.packing.sequence_length
     for shard in chain.shards:
+        known = shard.position < whole
+        manifests = walked.used[shard.position] if known else standing(draft.resolved.store, shard)
         nodes = shard.nodes
         if shard.position >= expected:  # of these only what stands is told, nothing is to be made
-            nodes = {stage: node for stage, node in nodes.items() if stands(draft.resolved.store, node.path)}
+            nodes = {stage: node for stage, node in nodes.items() if stage in manifests}
             if not nodes:
                 break
         upstream: list[tuple[str, str]] = []
-        known = shard.position < len(amounts)
+        name = shard.name
         for stage, node in nodes.items():
-            manifest = draft.add(
+            manifest = manifests.get(stage)
+            draft.add(
                 node,
+                manifest,
                 chain.stage_name(stage),
-                shard.name,
+                name,
                 shard.position,
                 estimated=not known,
                 upstream=upstream,
@@ -155,7 +175,7 @@ def _add_shards(draft: _Draft, chain: Chain, amounts: list[int]) -> None:
                 draft.bytes_to_read += shard.read_bytes
                 draft.disk_bytes += shard.text_bytes * _DISK_PER_BYTE
             if stage == "packing":
-                draft.tokens_to_make += length * chain.rate(amounts) * shard.text_bytes
+                draft.tokens_to_make += length * sequences_per_byte * shard.text_bytes
 
 
 class _Rates:
@@ -182,27 +202,19 @@ def _add_models(draft: _Draft, walks: dict[str, Walk], until: str) -> None:
     labels = [format_tokens(budget) for budget in recipe.budget.milestones]
     known: list[Node | None] = [*corpora, *[None] * (len(labels) - len(corpora))]
     for number, (label, corpus) in enumerate(zip(labels, known, strict=True)):
-        draft.add(corpus, "corpus", label, number, estimated=corpus is None, upstream=[])
+        draft.add(corpus, draft.look(corpus), "corpus", label, number, estimated=corpus is None, upstream=[])
     if not reaches(until, "train"):
         return
     models = {model.label: model for model in [base_model(resolved), *milestone_models(resolved, corpora)]}
-    base = models["base"]
-    if (
-        base.node is not None
-        and draft.add(base.node, "training", "base", 0, estimated=False, upstream=[]) is None
-    ):
-        draft.seconds += _EVALUATION_S
+    base = models["base"].node
+    if base is not None:
+        found = draft.look(base)
+        draft.add(base, found, "training", "base", 0, estimated=False, upstream=[])
+        draft.seconds += _EVALUATION_S if found is None else 0
     for number, label in enumerate(labels):
-        model = models.get(label)
-        upstream: list[tuple[str, str]] = []
-        found = draft.add(
-            model.node if model else None,
-            "training",
-            label,
-            number,
-            estimated=model is None,
-            upstream=upstream,
-        )
+        model = models[label].node if label in models else None
+        found = draft.look(model)
+        draft.add(model, found, "training", label, number, estimated=model is None, upstream=[])
         if found is None:
             draft.seconds += _training_seconds(resolved, recipe.sequences[number])
             draft.disk_bytes += 20 * parameter_count(resolved.base.config)
@@ -212,7 +224,8 @@ def _add_models(draft: _Draft, walks: dict[str, Walk], until: str) -> None:
     if reaches(until, "report"):
         whole = len(corpora) == len(labels)
         report = report_node_of(resolved, walks, corpora) if whole else None
-        draft.add(report, "report", recipe.name, 0, estimated=report is None, upstream=[])
+        found = draft.look(report)
+        draft.add(report, found, "report", recipe.name, 0, estimated=report is None, upstream=[])
 
 
 def _add_evaluations(
@@ -231,8 +244,9 @@ def _add_evaluations(
             )
             units = dict.fromkeys(names, None)
         for name, unit in units.items():
-            found = draft.add(
-                unit, "evaluation", f"{label} {name}", position, estimated=unit is None, upstream=[]
+            found = draft.look(unit)
+            draft.add(
+                unit, found, "evaluation", f"{label} {name}", position, estimated=unit is None, upstream=[]
             )
             draft.seconds += _EVALUATION_S if found is None else 0
             position += 1

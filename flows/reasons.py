@@ -36,6 +36,8 @@ class Reasons:
         self._store = store
         self._recipe: JSON = recipe.model_dump(mode="json")
         self._before = next((r for r in records if r.digest != recipe.digest), None)
+        self._known: dict[str, frozenset[str]] = {}
+        self._changed: dict[tuple[str, bool], list[str]] = {}
 
     def why(self, node: Node, stage: str, position: int, upstream: list[tuple[str, str]]) -> str:
         """The reason of a miss.
@@ -53,7 +55,10 @@ class Reasons:
             return f"damaged: {why_damaged(self._store, node.path)}"
         if self._before is None or node.path in self._stood(stage):
             return "not made yet"
-        changed = self.changed_fields(node.stage, general=stage.startswith("general:"))
+        kind = (node.stage, stage.startswith("general:"))
+        if kind not in self._changed:  # the same for every shard
+            self._changed[kind] = self.changed_fields(node.stage, general=kind[1])
+        changed = self._changed[kind]
         if position >= len(self._before.nodes.get(stage, [])):
             return f"new {'milestone' if stage in _BY_MILESTONE else 'shard'}"
         if changed:
@@ -63,11 +68,13 @@ class Reasons:
         told = next((f"{name} ({reason})" for name, reason in upstream), "what it reads changed")
         return told if told == "what it reads changed" else f"follows {told}"
 
-    def _stood(self, stage: str) -> list[str]:
+    def _stood(self, stage: str) -> frozenset[str]:
         """Nodes of a stage that the run before stood on: the base is told as a training."""
         assert self._before is not None
-        base = self._before.nodes.get("base", []) if stage == "training" else []
-        return base + self._before.nodes.get(stage, [])
+        if stage not in self._known:
+            base = self._before.nodes.get("base", []) if stage == "training" else []
+            self._known[stage] = frozenset([*base, *self._before.nodes.get(stage, [])])
+        return self._known[stage]
 
     def changed_fields(self, stage: str, *, general: bool) -> list[str]:
         """`filtering.min_lines: 3 → 12`, for each field of a stage's sections that differs."""

@@ -5,11 +5,12 @@ the verdicts of the shard before, and are made in order. A changed threshold or 
 signatures, never text.
 """
 
+from functools import lru_cache
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from tasks.store.config import StageConfig
+from tasks.store.config import JSON, StageConfig
 from tasks.store.node import Node
 
 STAGE = "dedup"
@@ -78,7 +79,7 @@ def signatures_node(config: DedupConfig, download: Node, filtering: Node) -> Nod
     return Node(
         stage=SIGNATURES_STAGE,
         version=SIGNATURES_VERSION,
-        config=SignatureConfig(num_perm=config.num_perm, ngram=config.ngram).identity(),
+        config=_signing(config),
         inputs={"filtering": filtering.fingerprint},
         reads={"download": download.path, "filtering": filtering.path},
     )
@@ -93,20 +94,31 @@ def node(config: DedupConfig, held_out: HeldOutConfig, signatures: Node, predece
         signatures: of this shard.
         predecessor: the verdicts on the shard before; None for the first.
     """
-    matching = VerdictConfig(
-        threshold=config.threshold,
-        num_bands=config.num_bands,
-        rows_per_band=config.rows_per_band,
-        held_out_fraction=held_out.fraction,
-    )
     before = {"signatures": signatures} | ({"predecessor": predecessor} if predecessor else {})
     return Node(
         stage=STAGE,
         version=VERSION,
-        config=matching.identity(),
+        config=_matching(config, held_out),
         inputs={name: node.fingerprint for name, node in before.items()},
         reads={name: node.path for name, node in before.items()},
     )
+
+
+@lru_cache(maxsize=64)
+def _signing(config: DedupConfig) -> JSON:
+    """The identity of signatures; made once for all shards, not to be written to."""
+    return SignatureConfig(num_perm=config.num_perm, ngram=config.ngram).identity()
+
+
+@lru_cache(maxsize=64)
+def _matching(config: DedupConfig, held_out: HeldOutConfig) -> JSON:
+    """The identity of verdicts; made once for all shards, not to be written to."""
+    return VerdictConfig(
+        threshold=config.threshold,
+        num_bands=config.num_bands,
+        rows_per_band=config.rows_per_band,
+        held_out_fraction=held_out.fraction,
+    ).identity()
 
 
 def _remedy(num_perm: int, rows_per_band: int) -> str:

@@ -9,13 +9,18 @@ from collections.abc import Iterator
 from functools import lru_cache
 from glob import has_magic
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
 import pyarrow as pa
-from huggingface_hub.errors import OfflineModeIsEnabled
 
+from tasks.runtime.late import Late
 from tasks.store.errors import DaptError, SourceError, TransientError
+
+if TYPE_CHECKING:
+    from huggingface_hub import errors as hub_errors
+else:
+    hub_errors = Late("huggingface_hub.errors")
 
 COPY_BYTES = 8 * 2**20
 _NETWORK = {
@@ -244,7 +249,7 @@ def is_transient(err: BaseException) -> bool:
     status = getattr(getattr(err, "response", None), "status_code", None)
     if isinstance(status, int):
         return status in _TRANSIENT_STATUS
-    if isinstance(err, FileNotFoundError | PermissionError | OfflineModeIsEnabled):
+    if isinstance(err, FileNotFoundError | PermissionError | hub_errors.OfflineModeIsEnabled):
         return False
     return isinstance(err, ConnectionError | TimeoutError) or _module(err) in _NETWORK
 

@@ -6,11 +6,12 @@ ranges), how they are read (`ReadConfig`), never where they lie: neither path no
 size. The same files in another folder, or on the Hub, are the same nodes.
 """
 
+from functools import lru_cache
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from tasks.store.config import StageConfig
+from tasks.store.config import JSON, StageConfig
 from tasks.store.node import Node
 from tasks.store.tokens import Bytes
 
@@ -167,16 +168,21 @@ class SourceShard(BaseModel):
 
 def node(config: SourceConfig, shard: SourceShard) -> Node:
     """The download of a source shard."""
-    tabular = shard.format not in ("txt", "docstrings")
-    read = ReadConfig(
-        format=shard.format,
-        text_column=config.text_column if tabular else "text",
-        metadata_columns=config.metadata_columns if tabular else [],
-    )
     return Node(
         stage=STAGE,
         version=VERSION,
-        config=read.identity(),
+        config=_reading(config, shard.format),
         inputs={f"file-{number:05d}": file.identity for number, file in enumerate(shard.files)},
         reads={"shard": shard.model_dump(mode="json", exclude_defaults=True)},
     )
+
+
+@lru_cache(maxsize=64)
+def _reading(config: SourceConfig, given: Format) -> JSON:
+    """The identity of how files of a format are read; made once for all shards, not to be written to."""
+    tabular = given not in ("txt", "docstrings")
+    return ReadConfig(
+        format=given,
+        text_column=config.text_column if tabular else "text",
+        metadata_columns=config.metadata_columns if tabular else (),
+    ).identity()

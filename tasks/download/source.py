@@ -10,24 +10,34 @@ Listing reads footers and a block at each cut. A Parquet file whose footer canno
 is a shard, and its download fails and names it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from tasks.download.addresses import expand, matches
 from tasks.download.config import Format, SourceConfig, SourceFile, SourceShard
 from tasks.download.cutting import Cut, cut
 from tasks.download.digests import DigestMemory
 from tasks.download.docstrings import module_files
-from tasks.download.hub import list_dataset
+from tasks.runtime.late import Late
 from tasks.store.errors import SourceError
+
+if TYPE_CHECKING:
+    from tasks.download import hub
+else:
+    hub = Late("tasks.download.hub")  # `datasets` takes as long to import as the rest of a plan
 
 MAX_GROUP_FILES = 1000
 """Files in a group: bounds what a node's identity and record hold."""
 
 LISTING_THREADS = 16
+_TURNS = 20
+"""Of each thread at least, so that one slow part does not hold up the rest."""
 _TOLD = 1
+_Given = TypeVar("_Given")
+_Found = TypeVar("_Found")
 _SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
     ".jsonl": "jsonl",
@@ -73,8 +83,7 @@ def list_source(config: SourceConfig, *, folder: Path, digests: DigestMemory) ->
         files, revision, notes = _found(config, folder, digests)
         files, repeated = _without_repeated(files)
         _require_tabular(files, config)
-        with ThreadPoolExecutor(LISTING_THREADS) as pool:
-            cut_files = list(pool.map(lambda file: cut(file, config, digests), files))
+        cut_files = _in_threads(lambda file: cut(file, config, digests), files)
     finally:
         digests.save()  # what was hashed is not hashed again, whatever came after
     _require_text_column(cut_files, config)
@@ -87,7 +96,7 @@ def _found(
 ) -> tuple[list[SourceFile], str, list[str]]:
     """All files of a source, in order; the commit; and what was left out."""
     if config.dataset:
-        listed, revision = list_dataset(config, digests)
+        listed, revision = hub.list_dataset(config, digests)
         facts = {address: (digest, size) for address, digest, size in listed}
         kept, notes = _without_excluded(list(facts), config, folder)
         return [_file(address, *facts[address]) for address in kept], revision, notes
@@ -98,9 +107,20 @@ def _found(
     kept, notes = _without_excluded(addresses, config, folder)
     for address in kept:
         _format(address)
-    with ThreadPoolExecutor(LISTING_THREADS) as pool:
-        known = list(pool.map(digests.of, kept))
+    known = _in_threads(digests.of, kept)
     return [_file(address, *facts) for address, facts in zip(kept, known, strict=True)], "", notes
+
+
+def _in_threads(find: Callable[[_Given], _Found], given: list[_Given]) -> list[_Found]:
+    """Ask for each, many at once.
+
+    Of thousands a thread takes some at a time: what is remembered is told sooner than a thread gets its turn.
+    """
+    some = max(1, len(given) // (_TURNS * LISTING_THREADS))
+    parts = [given[at : at + some] for at in range(0, len(given), some)]
+    with ThreadPoolExecutor(LISTING_THREADS) as pool:
+        found = pool.map(lambda part: [find(one) for one in part], parts)
+        return [one for part in found for one in part]
 
 
 def _file(address: str, digest: str, size: int, *, kind: Format | None = None) -> SourceFile:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from tasks.store.config import StageConfig
+from tasks.store.config import StageConfig, identity_of
 from tasks.store.node import Node
 
 STAGE = "filtering"
@@ -110,7 +110,7 @@ def node(config: FilteringConfig, download: Node) -> Node:
     return Node(
         stage=STAGE,
         version=VERSION,
-        config=config.identity(),
+        config=identity_of(config),
         inputs={"download": download.fingerprint},
         reads={"download": download.path},
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from tasks.store.config import JSON, StageConfig
+from tasks.store.config import JSON, StageConfig, identity_of
 from tasks.store.errors import BudgetError
 from tasks.store.node import Node
 
@@ -27,7 +27,7 @@ def node(config: PackingConfig, tokenization: Node) -> Node:
     return Node(
         stage=STAGE,
         version=VERSION,
-        config=config.identity(),
+        config=identity_of(config),
         inputs={"tokenization": tokenization.fingerprint},
         reads={"tokenization": tokenization.path},
     )

@@ -77,8 +77,11 @@ def read_manifest(store: Store, path: str) -> Manifest | None:
 def stands(store: Store, path: str) -> Manifest | None:
     """The manifest of a node whose files are all there in the right size: a hit. Cheap: no digest is made."""
     manifest = read_manifest(store, path)
-    if manifest is None or any(store.size(f"{path}/{f.name}") != f.bytes for f in manifest.files):
+    if manifest is None:
         return None
+    for entry in manifest.files:
+        if store.size(f"{path}/{entry.name}") != entry.bytes:
+            return None
     return manifest
 
 

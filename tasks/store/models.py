@@ -13,23 +13,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import httpx2
-from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.hf_api import ModelInfo
+import huggingface_hub as hub
 
+from tasks.runtime.late import Late
 from tasks.store.config import JSON
 from tasks.store.errors import RecipeError, SourceError, TransientError
 from tasks.store.fingerprint import combined_digest
+
+if TYPE_CHECKING:
+    import httpx2
+    from huggingface_hub import errors as hub_errors
+else:  # a quarter of what a plan imports, for models that lie on the disk
+    httpx2, hub_errors = Late("httpx2"), Late("huggingface_hub.errors")
 
 TOKENIZER_FILES = frozenset(
     {
@@ -137,38 +134,45 @@ def _local(reference: str, place: Path) -> ModelFiles:
 
 def _hub(reference: str, place: Path, revision: str, *, weights: bool) -> ModelFiles:
     try:
-        info = HfApi().model_info(reference, revision=revision or None, files_metadata=True)
-    except (OfflineModeIsEnabled, httpx2.TransportError) as err:
+        info = hub.HfApi().model_info(reference, revision=revision or None, files_metadata=True)
+    except (hub_errors.OfflineModeIsEnabled, httpx2.TransportError) as err:
         return _cached(reference, place, revision, err, weights=weights)
-    except GatedRepoError as err:
+    except hub_errors.GatedRepoError as err:
         raise _gated(reference) from err
-    except RevisionNotFoundError as err:
+    except hub_errors.RevisionNotFoundError as err:
         raise SourceError(f"{reference} has no revision {revision!r} on the Hub") from err
-    except (RepositoryNotFoundError, HFValidationError) as err:
+    except (hub_errors.RepositoryNotFoundError, hub_errors.HFValidationError) as err:
         raise SourceError(
             f"{reference!r}: there is no folder {place}, and the Hub has no model of that name (a private "
             "one needs HF_TOKEN)"
         ) from err
-    except HfHubHTTPError as err:
+    except hub_errors.HfHubHTTPError as err:
         raise TransientError(f"the Hub did not tell about {reference}: {err}") from err
     return _fetched(reference, info, weights=weights)
 
 
 def _gated(reference: str) -> SourceError:
-    page = f"{constants.ENDPOINT}/{reference}"
+    page = f"{hub.constants.ENDPOINT}/{reference}"
     return SourceError(f"{reference} is gated: accept its terms on {page}, then set HF_TOKEN")
 
 
-def _fetched(reference: str, info: ModelInfo, *, weights: bool) -> ModelFiles:
+def _fetched(reference: str, info: "hub.ModelInfo", *, weights: bool) -> ModelFiles:
     sizes = {file.rfilename: file for file in info.siblings or [] if "/" not in file.rfilename}
     heavy = {name for name in _weights_of(sizes) if not name.endswith(".json")}
     small = {name for name in sizes if name.endswith(_SMALL)}
     fetch = sorted(small | heavy if weights else small)
     try:
-        place = Path(snapshot_download(reference, revision=info.sha, allow_patterns=fetch))
-    except GatedRepoError as err:  # the Hub tells everybody of a gated model, and gives its files to few
+        place = Path(hub.snapshot_download(reference, revision=info.sha, allow_patterns=fetch))
+    except (
+        hub_errors.GatedRepoError
+    ) as err:  # the Hub tells everybody of a gated model, and gives its files to few
         raise _gated(reference) from err
-    except (HfHubHTTPError, httpx2.TransportError, LocalEntryNotFoundError, OfflineModeIsEnabled) as err:
+    except (
+        hub_errors.HfHubHTTPError,
+        httpx2.TransportError,
+        hub_errors.LocalEntryNotFoundError,
+        hub_errors.OfflineModeIsEnabled,
+    ) as err:
         raise TransientError(f"{reference} could not be fetched from the Hub: {err}") from err
     files: dict[str, str] = {}
     for name in sorted(small & (TOKENIZER_FILES | _CONFIGS | _weights_of(sizes)) | heavy):
@@ -183,9 +187,9 @@ def _fetched(reference: str, info: ModelInfo, *, weights: bool) -> ModelFiles:
 
 def _cached(reference: str, place: Path, revision: str, why: Exception, *, weights: bool) -> ModelFiles:
     try:
-        cache = Path(snapshot_download(reference, revision=revision or None, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError) as err:
-        kind = SourceError if isinstance(why, OfflineModeIsEnabled) else TransientError
+        cache = Path(hub.snapshot_download(reference, revision=revision or None, local_files_only=True))
+    except (hub_errors.LocalEntryNotFoundError, hub_errors.HFValidationError) as err:
+        kind = SourceError if isinstance(why, hub_errors.OfflineModeIsEnabled) else TransientError
         raise kind(
             f"{reference!r}: there is no folder {place}, and the Hub cannot be asked ({type(why).__name__}: "
             f"{why}) nor "

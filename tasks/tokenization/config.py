@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from tasks.store.config import JSON, StageConfig, how
+from tasks.store.config import JSON, StageConfig, how, identity_of
 from tasks.store.errors import SourceError
 from tasks.store.models import ModelFiles
 from tasks.store.node import Node
@@ -130,8 +130,7 @@ def node(config: TokenizationConfig, download: Node, dedup: Node, tokenizer: Tok
 
     `eos` is an input of its own: it may stand in a model's config.json, which no tokenizer digest covers.
     """
-    identity = config.identity()
-    identity.pop("train_vocab_size", None)
+    identity = {name: value for name, value in identity_of(config).items() if name != "train_vocab_size"}
     return Node(
         stage=STAGE,
         version=VERSION,

@@ -219,3 +219,13 @@ def test_damaged_digest_memory_is_forgotten(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / NAME).write_text("{not json")
     assert len(listed(tmp_path, "*.txt").shards) == 1
+
+
+@pytest.mark.slow
+def test_more_files_than_threads_take_in_one_turn_keep_their_order(tmp_path: Path) -> None:
+    """From 640 on a thread takes several at a time."""
+    for number in range(700):
+        (tmp_path / f"{number:03}.txt").write_text(f"{number}\n" * 3)
+    assert [one for shard in names(listed(tmp_path, "*.txt", shard_bytes=1)) for one in shard] == [
+        f"{number:03}.txt" for number in range(700)
+    ]

@@ -14,6 +14,7 @@ LIGHT = [
     "doctor_machine",
     "doctor_store",
     "inspect",
+    "look",
     "milestones",
     "outcome",
     "plan",
@@ -22,6 +23,7 @@ LIGHT = [
     "recipe",
     "record",
     "resolve",
+    "terminal",
 ]
 HEAVY = ("prefect", "torch", "transformers", "deepspeed", "lm_eval")
 
@@ -35,3 +37,29 @@ def test_the_modules_that_tell_import_neither_prefect_nor_torch() -> None:
     words = [sys.executable, "-c", code]
     done = subprocess.run(words, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["plan", "status", "show", "verify"])
+def test_a_command_that_looks_starts_without_prefect_and_the_hubs_clients(command: str) -> None:
+    """Their imports took more than a plan of 10,000 shards; what they need is imported when it is used."""
+    code = (
+        "import atexit, sys\n"
+        "unused = {'prefect', 'datasets', 'torch', 'huggingface_hub.hf_api', 'httpx2', 'numba'}\n"
+        "atexit.register(lambda: print('imported', sorted(unused & set(sys.modules))))\n"
+        "from deployments.dapt import main\nmain()"
+    )
+    words = [sys.executable, "-c", code, command, "--help"]
+    done = subprocess.run(words, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("imported []\n"), done.stdout
+
+
+@pytest.mark.slow
+def test_the_whole_command_line_has_the_commands_that_look() -> None:
+    words = [sys.executable, "-c", "from deployments.dapt import main; main()", "--help"]
+    done = subprocess.run(words, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert all(
+        f" {command} " in done.stdout for command in ("init", "plan", "run", "status", "show", "verify")
+    )

@@ -1,5 +1,6 @@
 """Identity: equal computations have equal fingerprints, and nothing else has."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,27 @@ def test_a_fingerprint_changes_with_each_of_its_four_parts() -> None:
     ]
     assert len(set(made)) == len(made)
     assert all(len(one) == 64 for one in made)
+
+
+@pytest.mark.slow
+@given(
+    st.text(max_size=5),
+    st.integers(),
+    st.dictionaries(st.text(max_size=3), plain, max_size=3),
+    st.dictionaries(st.text(max_size=3), st.text(max_size=5), max_size=3),
+)
+def test_a_fingerprint_is_the_digest_of_the_canonical_json_of_its_four_parts(
+    stage: str, version: int, config: dict[str, Any], inputs: dict[str, str]
+) -> None:
+    body = {"stage": stage, "version": version, "config": config, "inputs": inputs}
+    whole = canonical_json(body).encode()
+    assert fingerprint(stage, version, config, inputs) == hashlib.sha256(whole).hexdigest()
+
+
+@pytest.mark.parametrize("value", [1, None, b"aa", ["aa"]])
+def test_an_input_that_is_no_string_has_no_fingerprint(value: Any) -> None:
+    with pytest.raises(TypeError):
+        fingerprint("dedup", 1, {}, {"filtering": value})
 
 
 def test_a_fingerprint_stays_what_it_was_in_earlier_releases(golden: Any) -> None:

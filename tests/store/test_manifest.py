@@ -1,5 +1,6 @@
 """A node stands when its manifest does and its files have their size; `why_damaged` re-hashes them."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,11 @@ def store(tmp_path: Path) -> Store:
     store = Store(str(tmp_path / "store"))
     build_node(store, NODE, write_two, room="tasks.store", shard="00000")
     return store
+
+
+def changed(**fields: object) -> Callable[[Path], object]:
+    """Something of a manifest that is another thing than it should be."""
+    return lambda file: file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
 
 
 def flip(file: Path) -> None:
@@ -57,6 +63,11 @@ def test_a_manifest_says_nothing_that_does_not_apply(store: Store) -> None:
         (NAME, lambda f: f.write_text('{"stage": "exa'), "the manifest is not readable", False),
         (NAME, lambda f: f.write_bytes(b"\xff\xfe"), "the manifest is not readable", False),
         (NAME, lambda f: f.write_text("[]"), "the manifest is not readable", False),
+        (NAME, changed(files=None), "the manifest is not readable", False),
+        (NAME, changed(files=[{"name": "data.bin", "bytes": 256}]), "the manifest is not readable", False),
+        (NAME, changed(documents_in="many"), "the manifest is not readable", False),
+        (NAME, changed(inputs={"source": 1}), "the manifest is not readable", False),
+        (NAME, changed(more=1), "the manifest is not readable", False),
     ],
 )
 def test_damage_is_told_by_file(

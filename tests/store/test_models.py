@@ -5,11 +5,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx2
+import huggingface_hub
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from tasks.store import models
 from tasks.store.errors import RecipeError, SourceError, TransientError
 from tasks.store.models import file_digest, require_vocabulary, resolve_model
 
@@ -136,8 +136,8 @@ class Hub:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     hub = Hub(make(tmp_path / "hub"))
-    monkeypatch.setattr(models, "HfApi", lambda: hub)
-    monkeypatch.setattr(models, "snapshot_download", hub.snapshot_download)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
     return hub
 
 
@@ -175,7 +175,7 @@ def test_a_model_that_is_told_of_and_not_given_is_gated_and_not_tried_again(hub:
 
 def test_a_refused_connection_is_the_networks_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The Hub's real client: it moved from httpx to httpx2 once, and took its exceptions along."""
-    monkeypatch.setattr(models, "HfApi", lambda: HfApi(endpoint="http://127.0.0.1:9"))
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: HfApi(endpoint="http://127.0.0.1:9"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(TransientError, match="nor does its local cache hold it"):

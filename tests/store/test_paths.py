@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import fsspec
 import pytest
@@ -38,6 +38,22 @@ def test_no_path_reaches_beyond_the_root(path: str) -> None:
     except DaptError:
         return
     assert os.path.commonpath([os.path.normpath(inside), "/root-of-it"]) == "/root-of-it"
+
+
+@given(st.text(st.sampled_from("ab./~"), max_size=8))
+def test_a_path_is_inside_where_the_standard_library_puts_it(path: str) -> None:
+    try:
+        inside = Store("/root-of-it").inside(path)
+    except DaptError:
+        return
+    assert inside == str(PurePosixPath("/root-of-it", path))
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 14, (1 << 14) + 1, 3 << 20])
+def test_a_file_of_any_size_is_read_whole(store: Store, size: int) -> None:
+    data = os.urandom(size)
+    store.write("a/b", data)
+    assert (store.read("a/b"), store.size("a/b")) == (data, size)
 
 
 def test_what_is_written_is_read_again(store: Store) -> None:

@@ -1,0 +1,22 @@
+"""`dapt`: its commands, of which those that only look start without Prefect, a second sooner."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from tasks.runtime.late import Late
+
+if TYPE_CHECKING:
+    from deployments import cli
+    from flows import look
+else:
+    cli, look = Late("deployments.cli"), Late("flows.look")
+
+LOOKING = frozenset({"plan", "status", "show", "verify"})
+
+
+def main() -> None:
+    """Run the command line."""
+    if sys.argv[1:2] and sys.argv[1] in LOOKING:
+        look.main()
+    else:
+        cli.main()

@@ -1,0 +1,27 @@
+"""Modules that are imported when something of them is first asked for.
+
+Prefect takes a second to import and `datasets` three quarters of one: more than a whole plan, which needs
+neither. Who needs one of them now and then says so at the top of the file, types and all:
+
+    if TYPE_CHECKING:
+        from tasks.download import hub
+    else:
+        hub = Late("tasks.download.hub")
+"""
+
+import importlib
+from typing import Any
+
+
+class Late:
+    """A module of ours, imported at the first use.
+
+    Args:
+        name: of the module.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(importlib.import_module(self._name), attribute)
