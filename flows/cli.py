@@ -1,4 +1,4 @@
-"""The command line: `dapt init | plan | run | status | show | verify | ui`.
+"""The command line: `dapt init | plan | run | status | show | verify | adopt | ui`.
 
 Exit codes: 0 done · 1 a shard or stage failed, or the sources hold too little · 2 bad recipe or arguments ·
 3 store damaged · 130 interrupted. With `--json` stdout holds one JSON object and nothing else.
@@ -27,7 +27,7 @@ from prefect import tags
 from pydantic import ValidationError
 from rich.console import Console
 
-from flows import inspect
+from flows import adoption, inspect
 from flows.adapt import adapt
 from flows.display import Display, set_up_logging
 from flows.outcome import NOTHING_DONE, outcome, save_record
@@ -36,6 +36,7 @@ from flows.propose import propose_recipe
 from flows.recipe import load_recipe
 from flows.resolve import Resolved, held, resolve
 from flows.server import cancel_runs, local_server, prefect_server, server_home
+from tasks.download.tokens import TokenSource
 from tasks.settings import Settings
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError, RecipeError
@@ -251,6 +252,30 @@ def verify(recipe: RecipeFile, overrides: Overrides = [], as_json: AsJson = Fals
     _print_json(told) if as_json else inspect.print_verified(told, Console())
     if told["damaged"]:
         sys.exit(3)
+
+
+@app.command()
+def adopt(
+    path: Annotated[str, typer.Argument(help="A folder, glob, URL, save_to_disk folder or Hub data set.")],
+    tokenizer: Annotated[str, typer.Option(help="What made the ids: a Hub id or a folder.")],
+    name: Annotated[str, typer.Option(help="What recipes call them; left out: made of the path.")] = "",
+    column: Annotated[str, typer.Option(help="The column of token ids.")] = "input_ids",
+    sequence_length: Annotated[int, typer.Option(help="Rows that all have it are taken as packed.")] = 2000,
+    subset: Annotated[str, typer.Option(help="Of a Hub data set.")] = "",
+    split: Annotated[str, typer.Option(help="Of a Hub data set or a saved one; left out: train.")] = "",
+    revision: Annotated[str, typer.Option(help="Of a Hub data set; left out: the newest.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Take existing token shards in, validated, with their provenance."""
+    source = TokenSource(path, column=column, subset=subset, split=split, revision=revision)
+    with _told_as_json(as_json, {"name": None}), _stdout_for_json(as_json), Display(stderr).showing():
+        settings, length = _settings(), sequence_length
+        told = adoption.adopt(
+            source, name=name, tokenizer=tokenizer, sequence_length=length, settings=settings
+        )
+    for note in told["notes"]:
+        stderr.print(note, markup=False, highlight=False, soft_wrap=True)
+    _print_json(told) if as_json else adoption.print_adopted(told, Console())
 
 
 @app.command()

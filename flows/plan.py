@@ -226,9 +226,8 @@ def _add_evaluations(
             units = {**evaluation_nodes(resolved, models[label], walks, corpora[0])}
         else:
             names = list(recipe.evaluation.benchmarks)
-            names += (
-                [f"bits_per_byte.{corpus}" for corpus in resolved.chains] if recipe.held_out.fraction else []
-            )
+            measured = [corpus for corpus, chain in resolved.chains.items() if chain.has_text]
+            names += [f"bits_per_byte.{corpus}" for corpus in measured] if recipe.held_out.fraction else []
             units = dict.fromkeys(names, None)
         for name, unit in units.items():
             found = draft.add(
