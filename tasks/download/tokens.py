@@ -124,7 +124,7 @@ def _saved_files(place: Path, split: str) -> list[Path]:
         splits = json.loads((place / "dataset_dict.json").read_bytes())["splits"]
         if (split or "train") not in splits:
             raise SourceError(
-                f"{place} has no split {split or 'train'!r}; it has {', '.join(splits)}: --split"
+                f"{place} has no split {split or 'train'!r}; name one with --split: {', '.join(splits)}"
             )
         place = place / (split or "train")
     elif split:
