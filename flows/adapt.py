@@ -12,6 +12,7 @@ from flows.server import remember_run
 from tasks.settings import Settings
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError
+from tasks.store.use import using
 from tasks.training.run import clear_finished_work
 
 
@@ -30,10 +31,11 @@ def adapt(recipe: Recipe, until: str = "report") -> JSON:
         DaptError: a leg failed; its `.summary` holds what was made before, what failed and what waits.
     """
     made: list[str] = []
-    with held(resolve(recipe, Settings())) as resolved:
+    with held(resolve(recipe, Settings())) as resolved, using(resolved.store, recipe.name):
         try:
             for corpus in resolved.chains:
                 made += build_corpus(recipe, corpus)["made"]
+            save_record(resolved)  # now that all is known: what a killed run made is still reached
             models = models_of(resolved)
             if reaches(until, "train"):
                 for model in models:

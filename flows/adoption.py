@@ -30,6 +30,7 @@ from tasks.store.models import resolve_model
 from tasks.store.node import Node
 from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter, build_node, require_disk
+from tasks.store.use import using
 from tasks.tokenization.config import TokenizerRef, tokenizer_of
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -66,7 +67,7 @@ def adopt(
         raise RecipeError(f"--sequence-length {sequence_length}: expected at least 2")
     store, here = Store(settings.store), Path.cwd()
     made_by = tokenizer_of(resolve_model(tokenizer, folder=here, weights=False))
-    with locked(store, folder_of(name)):
+    with using(store, f"adopt {name}"), locked(store, folder_of(name)):
         listed = list_tokens(source, folder=here, digests=DigestMemory(store))
         before = read_adopted(store, name)
         if before is not None:

@@ -1,4 +1,4 @@
-"""The command line: `dapt init | plan | run | status | show | verify | adopt | ui`.
+"""The command line: `dapt init | plan | run | status | show | verify | adopt | gc | ui`.
 
 Exit codes: 0 done · 1 a shard or stage failed, or the sources hold too little · 2 bad recipe or arguments ·
 3 store damaged · 130 interrupted. With `--json` stdout holds one JSON object and nothing else.
@@ -30,6 +30,7 @@ from rich.console import Console
 from flows import adoption, inspect
 from flows.adapt import adapt
 from flows.display import Display, set_up_logging
+from flows.gc import collect
 from flows.outcome import NOTHING_DONE, outcome, save_record
 from flows.plan import make_plan, print_plan
 from flows.propose import propose_recipe
@@ -42,6 +43,7 @@ from tasks.store.config import JSON
 from tasks.store.errors import DaptError, RecipeError
 from tasks.store.paths import Store
 from tasks.store.shard import require_disk
+from tasks.store.use import using
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 stderr = Console(stderr=True)
@@ -162,7 +164,8 @@ def run(
         resolved = _resolved(recipe, overrides, update=update)
         planned = make_plan(resolved, until=until)
         require_disk(resolved.store, planned["totals"]["disk_bytes"])
-        done, failure = _run(resolved, until, planned, quiet=as_json)
+        with using(resolved.store, resolved.recipe.name):
+            done, failure = _run(resolved, until, planned, quiet=as_json)
     if as_json:
         _print_json({**done, "error": str(failure) if failure else None})
     elif failure is None:
@@ -276,6 +279,22 @@ def adopt(
     for note in told["notes"]:
         stderr.print(note, markup=False, highlight=False, soft_wrap=True)
     _print_json(told) if as_json else adoption.print_adopted(told, Console())
+
+
+@app.command()
+def gc(
+    keep: Annotated[list[Path], typer.Option(metavar="RECIPE", help="Left out: all ever run here.")] = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would go, and stop.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what no kept recipe reaches; never what a live run needs."""
+    blank = {"kept": [], "removed": [], "bytes": 0, "dry_run": dry_run}
+    with _told_as_json(as_json, blank), _stdout_for_json(as_json):
+        told = collect(keep, _settings(), dry_run=dry_run, console=stderr if as_json else Console())
+    if as_json:
+        _print_json(told)
+    elif told["removed"]:
+        print("a dry run: nothing was removed" if dry_run else "removed")
 
 
 @app.command()

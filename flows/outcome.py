@@ -70,12 +70,15 @@ def nodes_of(resolved: Resolved, walks: dict[str, Walk]) -> dict[str, list[Node]
 def save_record(resolved: Resolved) -> None:
     """Write down what the recipe stands on."""
     nodes = nodes_of(resolved, walks_of(resolved))
+    paths = {stage: [node.path for node in of_stage] for stage, of_stage in nodes.items()}
+    if resolved.base_path is not None:
+        paths["base"] = [resolved.base_path]
     write_record(
         resolved.store,
         resolved.recipe,
         revisions=resolved.revisions,
         versions={node.stage: node.version for of_stage in nodes.values() for node in of_stage},
-        nodes={stage: [node.path for node in of_stage] for stage, of_stage in nodes.items()},
+        nodes=paths,
     )
 
 

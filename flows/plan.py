@@ -271,19 +271,19 @@ def print_plan(plan: JSON, console: Console) -> None:
     totals, memory = plan["totals"], plan["memory"]
     console.print(
         f"{totals['hit']} nodes stand, {totals['miss']} to make: "
-        f"read {_size(totals['bytes_to_read'])}, "
-        f"make about {totals['tokens_to_make']:,} tokens, {_size(totals['disk_bytes'])} on disk, "
+        f"read {size_told(totals['bytes_to_read'])}, "
+        f"make about {totals['tokens_to_make']:,} tokens, {size_told(totals['disk_bytes'])} on disk, "
         f"about {totals['seconds']:,.0f} s",
         highlight=False,
     )
     parts = ", ".join(
-        f"{key.removesuffix('_bytes')} {_size(value)}"
+        f"{key.removesuffix('_bytes')} {size_told(value)}"
         for key, value in memory.items()
         if key.endswith("_bytes") and key not in ("device_bytes", "host_bytes")
     )
     console.print(
-        f"memory a rank: {_size(memory['device_bytes'])} on the device ({parts}), "
-        f"{_size(memory['host_bytes'])} offloaded; {memory['parameters']:,} parameters, "
+        f"memory a rank: {size_told(memory['device_bytes'])} on the device ({parts}), "
+        f"{size_told(memory['host_bytes'])} offloaded; {memory['parameters']:,} parameters, "
         f"{memory['micro_batch']} sequences at once",
         highlight=False,
     )
@@ -293,7 +293,7 @@ def print_plan(plan: JSON, console: Console) -> None:
         )
 
 
-def _size(num_bytes: float) -> str:
+def size_told(num_bytes: float) -> str:
     """As people read it: two digits below 10 MB, whole MB above, GB from 10 GB on."""
     if num_bytes >= 1e10:
         return f"{num_bytes / 1e9:,.1f} GB"

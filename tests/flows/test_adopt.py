@@ -1,5 +1,6 @@
 """Token shards of others: taken in once, never changed, grown by appending, trained on as our own."""
 
+import io
 import os
 import shutil
 import signal
@@ -10,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
+from rich.console import Console
 from tokenizers import Tokenizer
 
 from flows import inspect
 from flows.adopted import read_adopted
 from flows.adoption import adopt
+from flows.gc import collect
 from flows.outcome import nodes_of, walks_of
 from flows.plan import make_plan
 from flows.resolve import Resolved, resolve
@@ -219,6 +222,26 @@ def test_rows_of_one_other_length_are_noted(tokenized: World) -> None:
     assert noted["eos_added"] == 4
     packed = take(tokenized, path=file, name="packed", sequence_length=32)
     assert (packed["layout"], packed["sequences"], packed["eos_added"]) == ("rows", 4, 0)
+
+
+def test_what_is_adopted_is_collected_only_when_other_recipes_alone_are_kept(
+    given: World, tokenized: World
+) -> None:
+    take(tokenized)
+    other = tokenized.folder / "other.toml"
+    other.write_text(given.recipe.read_text())
+    console = Console(file=io.StringIO())
+
+    def gone(*keep: Path) -> list[str]:
+        told = collect(keep, tokenized.settings, dry_run=True, console=console)
+        return sorted(Path(entry["path"]).relative_to(tokenized.store).parts[0] for entry in told["removed"])
+
+    assert gone() == []
+    assert gone(tokenized.recipe) == []
+    assert gone(other) == ["adopted", *["packing"] * 3]
+    collect([other], tokenized.settings, dry_run=False, console=console)
+    assert read_adopted(Store(str(tokenized.store)), "tokens") is None
+    assert made(tokenized, "packing") == 0
 
 
 @pytest.mark.parametrize(
