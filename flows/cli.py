@@ -1,4 +1,4 @@
-"""The command line: `dapt init | plan | run | status | show | verify | adopt | gc | ui`.
+"""The command line: `dapt init | plan | run | status | show | verify | adopt | gc | lineage | ui`.
 
 Exit codes: 0 done · 1 a shard or stage failed, or the sources hold too little · 2 bad recipe or arguments ·
 3 store damaged · 130 interrupted. With `--json` stdout holds one JSON object and nothing else.
@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from flows import adoption, inspect
+from flows import lineage as origins
 from flows.adapt import adapt
 from flows.display import Display, set_up_logging
 from flows.gc import collect
@@ -295,6 +296,19 @@ def gc(
         _print_json(told)
     elif told["removed"]:
         print("a dry run: nothing was removed" if dry_run else "removed")
+
+
+@app.command()
+def lineage(
+    path: Annotated[str, typer.Argument(help="A node's folder or a file in it: checkpoint, shard, report.")],
+    step: Annotated[int | None, typer.Option(help="The documents that a training saw in this step.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what something was made of: files, revisions, configs, code; or what a step saw."""
+    with _told_as_json(as_json, {"path": path}):
+        told = origins.lineage(path) if step is None else origins.documents_of_step(path, step)
+    show_it = origins.print_lineage if step is None else origins.print_documents
+    _print_json(told) if as_json else show_it(told, Console())
 
 
 @app.command()

@@ -72,6 +72,7 @@ def is_clean(done: Done) -> bool:
         (["adopt", "domain"], "Missing option '--tokenizer'"),
         (["adopt", "domain", "--tokenizer", "model", "--name", "A b"], "error: --name 'A b': expected"),
         (["gc", "--keep", "none.toml"], "error: there is no recipe none.toml"),
+        (["lineage", "recipe.toml"], "error: recipe.toml lies in no node of a store"),
         (["init", "model", "./none", "-o", "new.toml"], "error: './none': there is no such file or folder"),
         (["init", "model", "domain", "-o", "recipe.toml"], "recipe.toml exists"),
     ],
@@ -134,7 +135,7 @@ def test_too_little_disk_is_told_before_anything_starts(
 
 def test_help_names_every_command_and_no_arguments_are_help(given: World, here: Here) -> None:
     done = here(given, "--help")
-    for command in ("init", "plan", "run", "status", "show", "verify", "adopt", "gc", "ui"):
+    for command in ("init", "plan", "run", "status", "show", "verify", "adopt", "gc", "lineage", "ui"):
         assert command in done.out
     assert "Exit codes" in done.out
     assert done.code == 0
