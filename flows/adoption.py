@@ -17,7 +17,15 @@ from rich.console import Console
 from flows.adopted import Adopted, AdoptedShard, folder_of, read_adopted, write_adopted
 from tasks.download.config import SourceFile, SourceShard
 from tasks.download.digests import DigestMemory
-from tasks.download.tokens import TokenFiles, TokenSource, common_length, grouped, iter_tokens, list_tokens
+from tasks.download.tokens import (
+    TokenFiles,
+    TokenSource,
+    common_length,
+    grouped,
+    iter_tokens,
+    list_tokens,
+    require_unpadded,
+)
 from tasks.packing.adopted import pack_adopted
 from tasks.packing.config import AdoptedConfig, PackingConfig, adopted_node
 from tasks.runtime.progress import Progress, tell
@@ -173,6 +181,7 @@ def _layout(
         return before.layout, []
     if not parts:
         raise SourceError("the source holds no files")
+    require_unpadded(parts[0])
     length = common_length(parts[0], column)
     if length == sequence_length:
         return "rows", []

@@ -151,7 +151,7 @@ def _add_shards(draft: _Draft, chain: Chain, amounts: list[int]) -> None:
                 rates.learn(stage, manifest, shard.text_bytes)
                 continue
             draft.seconds += rates.seconds(stage, shard.text_bytes)
-            if stage == "download":
+            if stage == "download" or "adopted" in node.config:
                 draft.bytes_to_read += shard.read_bytes
                 draft.disk_bytes += shard.text_bytes * _DISK_PER_BYTE
             if stage == "packing":

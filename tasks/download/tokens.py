@@ -220,6 +220,26 @@ def common_length(file: SourceFile, column: str) -> int | None:
     return None
 
 
+def require_unpadded(file: SourceFile) -> None:
+    """Look for padding in a file's first rows: what an attention_mask leaves out is no text.
+
+    Raises:
+        SourceError: a row is padded; names it.
+    """
+    for batch in _batches(file, "attention_mask"):
+        if "attention_mask" not in batch.schema.names:
+            return
+        lists = _as_lists(batch.column("attention_mask"))
+        at = pc.index(lists.values, pa.scalar(0, lists.values.type)).as_py()
+        if at >= 0:
+            row = int(np.searchsorted(lists.offsets.to_numpy(), at, side="right")) - 1
+            raise SourceError(
+                f"{file.address}, row {row} is padded: its attention_mask is 0 somewhere, and a model would "
+                "be trained on padding; tokenize without padding, or leave the padding out and the column too"
+            )
+        return
+
+
 def iter_tokens(
     shard: SourceShard, column: str, *, vocab_size: int, row_length: int | None
 ) -> Iterator[pa.RecordBatch]:

@@ -19,6 +19,7 @@ from tasks.download.tokens import (
     grouped,
     iter_tokens,
     list_tokens,
+    require_unpadded,
 )
 from tasks.store.errors import DaptError, RecipeError, SourceError
 from tasks.store.paths import Store
@@ -203,3 +204,15 @@ def test_a_batch_is_bounded_whatever_the_file(tmp_path: Path, write_it: str) -> 
     ]
     assert sum(sizes) >= 2 * 4000 * 1000
     assert max(sizes) < 2.2 * 1000 * 1000
+
+
+def test_padding_is_told_with_its_row(tmp_path: Path) -> None:
+    columns = {"input_ids": [[1, 2], [3, 0]], "attention_mask": [[1, 1], [1, 0]]}
+    pq.write_table(pa.table(columns), tmp_path / "padded.parquet")
+    datasets.Dataset.from_dict({**columns, "attention_mask": [[1, 1], [1, 1]]}).save_to_disk(
+        tmp_path / "whole"
+    )
+    with pytest.raises(SourceError, match=r"padded.parquet, row 1 is padded"):
+        require_unpadded(listed(tmp_path, "padded.parquet").parts[0])
+    require_unpadded(listed(tmp_path, "whole").parts[0])
+    require_unpadded(listed(tmp_path, write(tmp_path / "plain.parquet", IDS)).parts[0])

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -21,7 +22,9 @@ from tasks.store.config import JSON
 from tasks.store.errors import DaptError, RecipeError
 from tasks.store.lock import locked
 from tasks.store.manifest import read_manifest, set_aside
+from tasks.store.node import Node
 from tasks.store.paths import Store
+from tasks.store.shard import build_node
 from tasks.store.use import live, using
 from tests.flows.commands import Api, await_that, started
 from tests.flows.made import make_corpora
@@ -173,6 +176,17 @@ def test_checkpoints_of_a_training_that_a_kept_recipe_waits_for_stay(standing: W
     resolved.store.write(f"work/training/{fingerprint}/step-5/state", b"checkpoint")
     assert gc(standing)[0]["removed"] == []
     assert (standing.store / "work" / "training" / fingerprint / "step-5" / "state").exists()
+
+
+def test_the_model_of_another_recipe_that_one_starts_from_is_kept_with_it(standing: World) -> None:
+    resolved = standing.resolve()
+    node = Node(stage="training", version=1, config={"of": "base.toml"}, inputs={})
+    build_node(resolved.store, node, lambda _writer: None, room="tasks.training", shard="")
+    assert [Path(entry["path"]).name for entry in gc(standing, dry_run=True)[0]["removed"]] == [
+        node.fingerprint
+    ]
+    save_record(replace(resolved, base_path=node.path))
+    assert gc(standing)[0]["removed"] == []
 
 
 def test_beside_a_live_run_every_recorded_recipe_and_what_is_new_stays(two: World) -> None:
