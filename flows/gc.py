@@ -32,7 +32,7 @@ from tasks.store.errors import DaptError
 from tasks.store.lock import is_locked
 from tasks.store.manifest import NAME, read_manifest
 from tasks.store.paths import TEMPORARY, Store
-from tasks.store.use import RUNS, live, removing
+from tasks.store.use import USERS, live, removing
 
 STAGES = (
     "report",
@@ -275,7 +275,7 @@ def _leftovers(store: Store, kept: _Kept) -> Iterator[_Removal]:
         if f"{stage}/{fingerprint[:2]}/{fingerprint}" not in kept.paths and kept.since is None:
             yield _Removal(path, size, "failures")
     if kept.since is None:
-        yield from (_Removal(path, size, "dead runs") for path, size in _files(store, RUNS).items())
+        yield from (_Removal(path, size, "dead runs") for path, size in _files(store, USERS).items())
     yield from _abandoned(store)
 
 

@@ -1,6 +1,6 @@
 """Who uses a store: runs say so while they live, and what removes data waits for no one and harms no one.
 
-A run writes `runs/<id>.json` and holds its lock (a kernel lock on a local store, so it dies with its
+A run writes `in-use/<id>.json` and holds its lock (a kernel lock on a local store, so it dies with its
 process; a lease elsewhere), and waits while a removal is on its way. A removal takes its own lock, then
 looks for runs. So of two that start at once, at least one sees the other: the run waits, or the removal
 knows of it.
@@ -20,7 +20,7 @@ from tasks.store.config import JSON
 from tasks.store.lock import WAIT_S, lease, leased, locked
 from tasks.store.paths import Store
 
-RUNS = "runs"
+USERS = "in-use"
 _REMOVAL = "removal"
 """A folder at the store's root for the lock of who removes data."""
 
@@ -33,7 +33,7 @@ def using(store: Store, what: str) -> Iterator[None]:
         store: which.
         what: the recipe's name, as people are told.
     """
-    name = f"{RUNS}/{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.json"
+    name = f"{USERS}/{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.json"
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     body: JSON = {"recipe": what, "started": now}
     if store.local is None:
@@ -64,8 +64,8 @@ def removing(store: Store) -> Iterator[list[JSON]]:
 def live(store: Store) -> list[JSON]:
     """The entries of live runs: `recipe` and `started`; those of dead ones are left for who sweeps."""
     found = []
-    for name in store.names(RUNS):
-        entry = _entry(store, f"{RUNS}/{name}")
+    for name in store.names(USERS):
+        entry = _entry(store, f"{USERS}/{name}")
         if entry is not None:
             found.append(entry)
     return found

@@ -146,7 +146,7 @@ def test_half_made_and_set_aside_nodes_work_and_failures_are_swept(standing: Wor
     work = {"training/" + "1" * 64: True, f"training/{fingerprint}": True}
     for name in work:
         store.write(f"work/{name}/step-5/state", b"checkpoint")
-    store.write("runs/host-1-aa.json", b"{}")
+    store.write("in-use/host-1-aa.json", b"{}")
     old = standing.store / "digests.json.tmp-1-aa"
     old.write_bytes(b"left")
     os.utime(old, (time.time() - 7200,) * 2)
@@ -159,7 +159,7 @@ def test_half_made_and_set_aside_nodes_work_and_failures_are_swept(standing: Wor
         "packing/ab/abcd",
         f"failures/packing/{'0' * 64}.json",
         *(f"work/{name}" for name in work),
-        "runs/host-1-aa.json",
+        "in-use/host-1-aa.json",
         "digests.json.tmp-1-aa",
     }
     assert "half-made" in text
@@ -193,7 +193,7 @@ def test_beside_a_live_run_every_recorded_recipe_and_what_is_new_stays(two: Worl
     before, store = manifests(two), Store(str(two.store))
 
     def say(started_at: str) -> None:
-        (entry,) = (two.store / "runs").iterdir()
+        (entry,) = (two.store / "in-use").iterdir()
         entry.write_text(json.dumps({"recipe": "other", "started": started_at}))
 
     with using(store, "other"):

@@ -20,7 +20,7 @@ sys.path.insert(0, sys.argv[1])
 from tasks.store.paths import Store
 from tasks.store.use import using
 with using(Store(sys.argv[2]), "textbooks"):
-    print("runs", flush=True)
+    print("in-use", flush=True)
     time.sleep(60)
 """
 
@@ -41,7 +41,7 @@ def test_a_user_is_known_while_it_lives_and_leaves_nothing(store: Store) -> None
         assert sorted(entry["recipe"] for entry in live(store)) == ["one", "other"]
         assert all(entry["started"] for entry in live(store))
     assert live(store) == []
-    assert store.names("runs") == []
+    assert store.names("in-use") == []
 
 
 def test_a_user_waits_for_a_removal_and_a_removal_knows_of_users(store: Store) -> None:
@@ -78,4 +78,4 @@ def test_a_killed_user_is_no_user(tmp_path: Path) -> None:
         run.kill()
         run.wait()
     assert live(store) == []
-    assert len(store.names("runs")) == 1, "its entry is left for who sweeps"
+    assert len(store.names("in-use")) == 1, "its entry is left for who sweeps"
