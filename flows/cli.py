@@ -1,4 +1,5 @@
-"""The command line: `dapt init | plan | run | status | show | verify | adopt | gc | lineage | ui`.
+"""The command line: `dapt init | plan | run | status | show | verify | budget | adopt | gc | lineage | doctor |
+ui`.
 
 Exit codes: 0 done · 1 a shard or stage failed, or the sources hold too little · 2 bad recipe or arguments ·
 3 store damaged · 130 interrupted. With `--json` stdout holds one JSON object and nothing else.
@@ -24,20 +25,24 @@ os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
 
 import typer
 from prefect import tags
+from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 from rich.console import Console
 
 from flows import adoption, inspect
+from flows import doctor as checks
 from flows import lineage as origins
 from flows.adapt import adapt
+from flows.budget import add_milestone, at_server_budget, variable_of, written
 from flows.display import Display, set_up_logging
 from flows.gc import collect
 from flows.outcome import NOTHING_DONE, outcome, save_record
 from flows.plan import make_plan, print_plan
+from flows.pool import why_idle
 from flows.propose import propose_recipe
 from flows.recipe import load_recipe
 from flows.resolve import Resolved, held, resolve
-from flows.server import cancel_runs, local_server, prefect_server, server_home
+from flows.server import cancel_runs, local_server, prefect_server, require_server, server_home
 from tasks.download.tokens import TokenSource
 from tasks.settings import Settings
 from tasks.store.config import JSON
@@ -113,7 +118,12 @@ def _settings() -> Settings:
 
 
 def _resolved(recipe: Path, overrides: list[str], *, update: bool = False) -> Resolved:
-    return resolve(load_recipe(recipe, overrides), _settings(), update=update)
+    wanted = load_recipe(recipe, overrides)
+    if not any(override.strip().startswith("budget") for override in overrides):
+        wanted, told = at_server_budget(wanted)
+        if told:
+            stderr.print(told, markup=False, highlight=False, soft_wrap=True)
+    return resolve(wanted, _settings(), update=update)
 
 
 @contextlib.contextmanager
@@ -145,11 +155,17 @@ def init(
 def plan(recipe: RecipeFile, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Tell what a run would do, and change nothing."""
     with _told_as_json(as_json, {"recipe": None}), _stdout_for_json(as_json):
-        told = make_plan(_resolved(recipe, overrides))
+        resolved = _resolved(recipe, overrides)
+        told = {**make_plan(resolved), "pool": _pool(resolved.settings)}
     if as_json:
         _print_json(told)
     else:
         print_plan(told, Console())
+
+
+def _pool(settings: Settings) -> JSON | None:
+    """The pool that trainings and evaluations go to, and why it does nothing now; None: there is none."""
+    return {"name": settings.pool, "idle": why_idle(settings.pool)} if settings.pool else None
 
 
 @app.command()
@@ -191,9 +207,14 @@ def _run(resolved: Resolved, until: Until, planned: JSON, *, quiet: bool) -> tup
         f"{recipe.name}: {planned['totals']['miss']} nodes to make, {planned['totals']['hit']} stand",
         highlight=False,
     )
+    if resolved.settings.pool and not PREFECT_API_URL.value():
+        raise DaptError(str(why_idle(resolved.settings.pool)))
     failure, summary = None, {}
     with prefect_server(resolved.store, resolved.settings) as url:
         stderr.print(f"watch it at {url}", highlight=False)
+        pool = _pool(resolved.settings)
+        if pool is not None and pool["idle"]:
+            stderr.print(pool["idle"], highlight=False, soft_wrap=True)
         with contextlib.nullcontext() if quiet and not stderr.is_terminal else Display(stderr).showing():
             try:
                 with tags("dapt", f"recipe:{recipe.name}"), held(resolved):
@@ -219,12 +240,13 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Tell what exists and what is missing, failed shards first; needs no server."""
+    on_server = bool(PREFECT_API_URL.value())
     if recipe is None:
-        of_store = inspect.status_of_store(Store(_settings().store))
+        of_store = inspect.status_of_store(Store(_settings().store), on_server=on_server)
         _print_json(of_store) if as_json else inspect.print_status_of_store(of_store, Console())
         return
     with _told_as_json(as_json, {"recipe": None}):
-        told = inspect.status(_resolved(recipe, overrides))
+        told = inspect.status(_resolved(recipe, overrides), on_server=on_server)
     _print_json(told) if as_json else inspect.print_status(told, Console())
 
 
@@ -309,6 +331,40 @@ def lineage(
         told = origins.lineage(path) if step is None else origins.documents_of_step(path, step)
     show_it = origins.print_lineage if step is None else origins.print_documents
     _print_json(told) if as_json else show_it(told, Console())
+
+
+@app.command()
+def budget(
+    recipe: RecipeFile,
+    tokens: Annotated[str, typer.Argument(help="The milestone to append, such as 1B.")],
+    as_json: AsJson = False,
+) -> None:
+    """Append a milestone to a deployed recipe's budget: its trigger, or its schedule, runs the growth."""
+    wanted = load_recipe(recipe)
+    with _told_as_json(as_json, {"recipe": wanted.name, "variable": None, "before": None, "after": None}):
+        require_server()
+        before, after = add_milestone(wanted, tokens)
+    variable = variable_of(wanted.name)
+    if as_json:
+        _print_json({"recipe": wanted.name, "variable": variable, "before": before, "after": after})
+    elif before == after:
+        print(f"{variable} holds {written(after)} already: nothing to do")
+    else:
+        print(f"{variable}: {written(before)} → {written(after)}; adapt/{wanted.name} runs the growth")
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="None: the machine alone.")] = None,
+    overrides: Overrides = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Tell what will not work, before it doesn't: versions, devices, disk, network, access, pools."""
+    with _stdout_for_json(as_json):
+        found = checks.examine(_settings(), load_recipe(recipe, overrides) if recipe is not None else None)
+    _print_json(checks.told(found)) if as_json else checks.print_checks(found, Console())
+    if any(one.state == "fails" for one in found):
+        sys.exit(1)
 
 
 @app.command()

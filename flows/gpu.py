@@ -1,4 +1,7 @@
-"""train_model and evaluate_model: the flows that need the machine's devices.
+"""train_model and evaluate_model: the flows that need devices, here or on the GPU pool.
+
+With a pool (`DAPT_POOL`) each training and each evaluation unit is a run of its own there; without one the
+same flows run in place. They are given the nodes to make, so a worker needs the store and not the sources.
 
 A training is called directly, in the flow's own thread: cancellation reaches it there, and there alone.
 """
@@ -6,13 +9,17 @@ A training is called directly, in the flow's own thread: cancellation reaches it
 import logging
 import queue
 from functools import partial
+from uuid import UUID
 
 from prefect import flow
 from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
 
+from flows.alive import heeding_cancellation
 from flows.chain import DOMAIN
 from flows.milestones import Model, base_model, corpus_nodes, evaluation_nodes, milestone_models
 from flows.outcome import walks_of
+from flows.pool import Order, run_on_pool
 from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
 from flows.server import remember_run
@@ -23,6 +30,9 @@ from tasks.settings import Settings
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError, ShardsFailed
 from tasks.store.manifest import stands
+from tasks.store.node import Node
+from tasks.store.paths import Store
+from tasks.store.use import using
 from tasks.training.config import how_of
 from tasks.training.task import make_base, train_milestone
 
@@ -35,8 +45,67 @@ def models_of(resolved: Resolved) -> list[Model]:
     return [base_model(resolved), *milestone_models(resolved, corpus_nodes(resolved, domain))]
 
 
-def _model(resolved: Resolved, label: str) -> Model:
-    return next(model for model in models_of(resolved) if model.label == label)
+def make_model(resolved: Resolved, model: Model) -> list[str]:
+    """Make a model unless it stands, on the GPU pool where there is one.
+
+    Returns:
+        The paths of what was made.
+
+    Raises:
+        DaptError: it failed; `.summary` says so for who sums up the run.
+    """
+    if model.node is None or stands(resolved.store, model.node.path):
+        return []
+    recipe, node = resolved.recipe, model.node.model_dump(mode="json")
+    if resolved.settings.pool is None:
+        made: list[str] = train_model(recipe, model.label, node)["made"]
+        return made
+    parameters = {"recipe": recipe.model_dump(mode="json"), "label": model.label, "node": node}
+    name = f"train {recipe.name} {model.label}"
+    order = Order(f"train-model/{recipe.name}", name, parameters, model.node)
+    for _, failure in run_on_pool(resolved.settings.pool, resolved.store, [order]):
+        if failure is not None:
+            raise _training_failed(model.label, failure)
+    return [model.node.path]
+
+
+def measure_model(resolved: Resolved, model: Model) -> list[str]:
+    """Measure what is missing of a model, on the GPU pool where there is one: there a run a unit.
+
+    Returns:
+        The paths of what was made.
+
+    Raises:
+        ShardsFailed: units failed, the others stand; `.summary` names them.
+    """
+    recipe, missing = resolved.recipe, missing_units(resolved, model)
+    if not missing:
+        return []
+    nodes = {name: unit.model_dump(mode="json") for name, unit in missing.items()}
+    if resolved.settings.pool is None:
+        made: list[str] = evaluate_model(recipe, model.label, nodes)["made"]
+        return made
+    units = _Units(model.label, len(missing))
+    orders = [
+        Order(
+            f"evaluate-model/{recipe.name}",
+            f"evaluate {recipe.name} {model.label} {name}",
+            {"recipe": recipe.model_dump(mode="json"), "label": model.label, "units": {name: nodes[name]}},
+            unit,
+        )
+        for name, unit in missing.items()
+    ]
+    names = {unit.path: name for name, unit in missing.items()}
+    for order, failure in run_on_pool(resolved.settings.pool, resolved.store, orders):
+        units.ended(names[order.node.path], order.node, failure)
+    return units.outcome()
+
+
+def missing_units(resolved: Resolved, model: Model) -> dict[str, Node]:
+    """What is to be measured of a model and does not stand, by name."""
+    walks = walks_of(resolved)
+    units = evaluation_nodes(resolved, model, walks, corpus_nodes(resolved, walks[DOMAIN])[0])
+    return {name: unit for name, unit in units.items() if stands(resolved.store, unit.path) is None}
 
 
 @flow(
@@ -45,12 +114,13 @@ def _model(resolved: Resolved, label: str) -> Model:
     persist_result=False,
     on_running=[remember_run],
 )
-def train_model(recipe: Recipe, label: str) -> JSON:
+def train_model(recipe: Recipe, label: str, node: JSON | None = None) -> JSON:
     """Make one model, unless it stands: a milestone's by training, the base from its config and the seed.
 
     Args:
         recipe: what to build.
         label: "base", or the milestone as people write it.
+        node: what is to be made; left out, it is found by the label.
 
     Returns:
         `{"made": [node path]}`, empty when it stood.
@@ -58,24 +128,99 @@ def train_model(recipe: Recipe, label: str) -> JSON:
     Raises:
         DaptError: it failed; `.summary` says so for who sums up the run.
     """
-    resolved = resolve(recipe, Settings())
-    model = _model(resolved, label)
-    if model.node is None or stands(resolved.store, model.node.path):
+    settings = Settings()
+    store = Store(settings.store)
+    wanted = Node.model_validate(node) if node else _model(resolve(recipe, settings), label).node
+    if wanted is None or stands(store, wanted.path):
         return {"made": []}
     run: NodeTask = make_base if label == "base" else train_milestone
-    told = how_of(recipe.training, resolved.settings.ranks)
+    told = how_of(recipe.training, settings.ranks)
     try:
-        run(resolved.store.root, model.node.model_dump(mode="json"), label, told)
+        with using(store, recipe.name), heeding_cancellation(UUID(flow_run.id)):
+            run(store.root, wanted.model_dump(mode="json"), label, told)
     except Exception as err:  # noqa: BLE001 - whatever it is, it is told with the training's name
         failure = err if isinstance(err, DaptError) else DaptError(f"training {label}: {_unexpected(err)}")
-        failed = {"stage": "training", "shard": label, "error": str(failure)}
-        failure.summary = {"made": [], "failed": [failed]}
-        raise failure from None if failure is err else err
-    return {"made": [model.node.path]}
+        raise _training_failed(label, failure) from None if failure is err else err
+    return {"made": [wanted.path]}
+
+
+def _model(resolved: Resolved, label: str) -> Model:
+    models = {model.label: model for model in models_of(resolved)}
+    if label not in models:
+        raise DaptError(f"there is no model {label!r} whose corpus stands; there are {', '.join(models)}")
+    return models[label]
+
+
+def _training_failed(label: str, failure: DaptError) -> DaptError:
+    failed = {"stage": "training", "shard": label, "error": str(failure)}
+    failure.summary = {"made": [], "failed": [failed]}
+    return failure
 
 
 def _unexpected(err: Exception) -> str:
     return f"{type(err).__name__}: {err}"
+
+
+def _evaluation_name() -> str:
+    """A run that measures one thing is called by it."""
+    given = flow_run.parameters
+    units = list(given.get("units") or {})
+    return " ".join(["evaluate", given["recipe"].name, given["label"], *(units if len(units) == 1 else [])])
+
+
+@flow(
+    name="evaluate-model",
+    flow_run_name=_evaluation_name,
+    task_runner=THREADS,
+    persist_result=False,
+    on_running=[remember_run],
+)
+def evaluate_model(recipe: Recipe, label: str, units: dict[str, JSON] | None = None) -> JSON:
+    """Measure one model: each benchmark and each held-out slice is a unit of its own.
+
+    Args:
+        recipe: what to build.
+        label: "base", or the milestone as people write it.
+        units: the nodes to make, by what they measure; left out, all that are missing.
+
+    Returns:
+        `{"made": [node paths]}`.
+
+    Raises:
+        ShardsFailed: units failed, the others stand; `.summary` names them.
+    """
+    settings = Settings()
+    store = Store(settings.store)
+    if units is None:
+        resolved = resolve(recipe, settings)
+        missing = missing_units(resolved, _model(resolved, label))
+    else:
+        missing = {name: Node.model_validate(unit) for name, unit in units.items()}
+    at_once = settings.ranks if settings.has_gpu else settings.workers
+    with using(store, recipe.name), heeding_cancellation(UUID(flow_run.id)):
+        return {"made": _measured(store, recipe, label, missing, at_once)}
+
+
+def _measured(store: Store, recipe: Recipe, label: str, missing: dict[str, Node], at_once: int) -> list[str]:
+    """Measure units as tasks of this run, a few at a time."""
+    finished: queue.Queue[tuple[str, PrefectFuture[JSON]]] = queue.Queue()
+    waiting, told = list(missing.items()), _Units(label, len(missing))
+    for done in range(len(missing)):
+        while waiting and done + at_once > len(missing) - len(waiting):
+            name, unit = waiting.pop(0)
+            run = evaluate_benchmark if name in recipe.evaluation.benchmarks else evaluate_held_out
+            future = run.submit(store.root, unit.model_dump(mode="json"), f"{label} {name}")
+            future.add_done_callback(partial(_finish, finished, name))
+        name, future = finished.get()
+        try:
+            future.result()
+        except DaptError as err:
+            told.ended(name, missing[name], err)
+        except Exception as err:  # noqa: BLE001 - whatever a unit fails of is told with its name; others go on
+            told.ended(name, missing[name], DaptError(_unexpected(err)))
+        else:
+            told.ended(name, missing[name], None)
+    return told.outcome()
 
 
 def _finish(
@@ -84,52 +229,36 @@ def _finish(
     finished.put((name, future))
 
 
-@flow(
-    name="evaluate-model",
-    flow_run_name="evaluate {recipe.name} {label}",
-    task_runner=THREADS,
-    persist_result=False,
-    on_running=[remember_run],
-)
-def evaluate_model(recipe: Recipe, label: str) -> JSON:
-    """Measure what is missing of one model: each benchmark and each held-out slice is a unit of its own.
+class _Units:
+    """What became of the units of one model."""
 
-    Args:
-        recipe: what to build.
-        label: "base", or the milestone as people write it.
+    def __init__(self, label: str, total: int) -> None:
+        self._label, self._total = label, total
+        self._made: list[str] = []
+        self._failed: list[JSON] = []
 
-    Returns:
-        `{"made": [node paths]}`.
-
-    Raises:
-        ShardsFailed: units failed, the others stand; `.summary` names them.
-    """
-    resolved = resolve(recipe, Settings())
-    model, walks = _model(resolved, label), walks_of(resolved)
-    units = evaluation_nodes(resolved, model, walks, corpus_nodes(resolved, walks[DOMAIN])[0])
-    missing = {name: unit for name, unit in units.items() if stands(resolved.store, unit.path) is None}
-    at_once = resolved.settings.ranks if resolved.settings.has_gpu else resolved.settings.workers
-    finished: queue.Queue[tuple[str, PrefectFuture[JSON]]] = queue.Queue()
-    waiting, made, failed = list(missing.items()), [], []
-    for done in range(len(missing)):
-        while waiting and done + at_once > len(missing) - len(waiting):
-            name, unit = waiting.pop(0)
-            run = evaluate_benchmark if name in recipe.evaluation.benchmarks else evaluate_held_out
-            future = run.submit(resolved.store.root, unit.model_dump(mode="json"), f"{label} {name}")
-            future.add_done_callback(partial(_finish, finished, name))
-        name, future = finished.get()
-        try:
-            future.result()
-        except Exception as err:  # noqa: BLE001 - whatever a unit fails of is told with its name; others go on
-            told = str(err) if isinstance(err, DaptError) else _unexpected(err)
-            failed.append({"stage": "evaluation", "shard": f"{label} {name}", "error": told})
-            logger.error("evaluation of %s on %s failed: %s", label, name, told)
+    def ended(self, name: str, unit: Node, failure: DaptError | None) -> None:
+        """Note how a unit ended, and tell how far all are."""
+        if failure is None:
+            self._made.append(unit.path)
         else:
-            made.append(units[name].path)
-        tell(Progress("evaluation", label, done + 1, len(missing), "units"))
-    if failed:
-        told = "\n".join(f"evaluation {f['shard']}: {f['error']}" for f in failed)
-        failure = ShardsFailed(f"{told}\n{len(failed)} evaluations failed; run again to redo just these")
-        failure.summary = {"made": made, "failed": failed}
+            told = {"stage": "evaluation", "shard": f"{self._label} {name}", "error": str(failure)}
+            self._failed.append(told)
+            logger.error("evaluation of %s on %s failed: %s", self._label, name, failure)
+        done = len(self._made) + len(self._failed)
+        tell(Progress("evaluation", self._label, done, self._total, "units"))
+
+    def outcome(self) -> list[str]:
+        """The paths of what was made.
+
+        Raises:
+            ShardsFailed: units failed.
+        """
+        if not self._failed:
+            return self._made
+        told = "\n".join(f"evaluation {f['shard']}: {f['error']}" for f in self._failed)
+        failure = ShardsFailed(
+            f"{told}\n{len(self._failed)} evaluations failed; run again to redo just these"
+        )
+        failure.summary = {"made": self._made, "failed": self._failed}
         raise failure
-    return {"made": made}

@@ -1,6 +1,7 @@
 """Looking at what stands: `dapt status`, `show` and `verify`, and the outcome of a run for a person."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -30,8 +31,13 @@ _BY_MILESTONE = ("corpus", "training")
 _EXCERPT = 300
 
 
-def status(resolved: Resolved) -> JSON:
-    """What exists, what is missing, and what failed with its cause: the `status --json` object."""
+def status(resolved: Resolved, *, on_server: bool) -> JSON:
+    """What exists, what is missing, and what failed with its cause: the `status --json` object.
+
+    Args:
+        resolved: the recipe on its store.
+        on_server: runs are on a server of the user's, which has their logs; else the store's own had them.
+    """
     nodes = nodes_of(resolved, walks_of(resolved))
     failed: list[JSON] = []
     missing: list[JSON] = []
@@ -49,7 +55,7 @@ def status(resolved: Resolved) -> JSON:
             failure = read_failure(resolved.store, node)
             if failure is not None:
                 path = resolved.store.address(failure_path(node))
-                failed.append({**entry, "shard": failure["shard"], "error": failure["error"], "path": path})
+                failed.append({**entry, **_failure(failure, on_server=on_server), "path": path})
             elif _waits(nodes, stage, position, failed):
                 blocked.append(entry)
             else:
@@ -68,7 +74,7 @@ def status(resolved: Resolved) -> JSON:
     }
 
 
-def status_of_store(store: Store) -> JSON:
+def status_of_store(store: Store, *, on_server: bool) -> JSON:
     """Every recipe run on a store, and every failure that stands: `status --json` without a recipe."""
     recipes: list[JSON] = []
     for name in store.names("recipes"):
@@ -83,9 +89,21 @@ def status_of_store(store: Store) -> JSON:
         for file in store.names(f"failures/{stage}"):
             path = f"failures/{stage}/{file}"
             failure = json.loads(store.read(path))
-            told = {key: failure[key] for key in ("stage", "shard", "error")}
+            told = {"stage": failure["stage"], **_failure(failure, on_server=on_server)}
             failed.append({**told, "path": store.address(path)})
     return {"recipes": recipes, "failed": failed}
+
+
+def _failure(failure: JSON, *, on_server: bool) -> JSON:
+    """What is told of a failure, with the command that shows its log."""
+    log, run = failure.get("log"), failure.get("run")
+    if log:
+        command = f"less {shlex.quote(log)}"
+    elif run and on_server:
+        command = f"prefect flow-run logs {run}"
+    else:
+        command = f"dapt ui, then its page /runs/flow-run/{run}" if run else ""
+    return {"shard": failure["shard"], "error": failure["error"], "log": command}
 
 
 def print_status_of_store(told: JSON, console: Console) -> None:
@@ -115,6 +133,8 @@ def _print_failures(failed: list[JSON], console: Console) -> None:
             f"[red]failed[/red] {failure['stage']} shard {failure['shard']}: {escape(failure['error'])}",
             soft_wrap=True,
         )
+        if failure["log"]:
+            console.print(f"       log: {escape(failure['log'])}", soft_wrap=True, highlight=False)
         console.print(f"       {escape(failure['path'])}", soft_wrap=True, highlight=False)
 
 

@@ -287,6 +287,11 @@ def print_plan(plan: JSON, console: Console) -> None:
         f"{memory['micro_batch']} sequences at once",
         highlight=False,
     )
+    if plan["pool"] is not None:
+        idle = f": {plan['pool']['idle']}" if plan["pool"]["idle"] else ", a worker is on line"
+        console.print(
+            f"trainings and evaluations go to the pool {plan['pool']['name']}{idle}", soft_wrap=True
+        )
     if any(node["estimated"] for node in plan["nodes"]):
         console.print(
             "~ an estimate: how many shards fill the budget is known once they are packed", highlight=False

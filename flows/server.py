@@ -37,7 +37,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import PrefectException
 from prefect.logging.handlers import APILogWorker
-from prefect.states import Cancelled, Crashed
+from prefect.states import Cancelled, Cancelling, Crashed
 
 from tasks.settings import Settings
 from tasks.store.errors import DaptError
@@ -59,23 +59,32 @@ _ANSWER_S = 30
 _FLUSH_S = 120.0
 _STARTS = 3
 _live: dict[UUID, str] = {}
-"""Flow runs of this process, and the API that knows them."""
+"""Flow runs of this process and those it sent to a pool, and the API that knows them."""
 
 
 @contextlib.contextmanager
 def prefect_server(store: Store, where: Settings) -> Iterator[str]:
     """The server of PREFECT_API_URL (environment or profile) where there is one, else this store's own."""
-    url = settings.PREFECT_API_URL.value()
-    if url:
-        _require_answer(str(url))
-        yield str(url).removesuffix("/api")
+    if settings.PREFECT_API_URL.value():
+        yield require_server()
         return
     with local_server(server_home(store, where)) as local:
         yield local
         _flush(local)
 
 
-def _require_answer(url: str) -> None:
+def require_server() -> str:
+    """The address of the server of PREFECT_API_URL, which answers.
+
+    Raises:
+        DaptError: none is named, or it does not answer.
+    """
+    url = str(settings.PREFECT_API_URL.value() or "")
+    if not url:
+        raise DaptError(
+            "no Prefect server is named: start one with `prefect server start`, then set PREFECT_API_URL to "
+            "its address, such as http://127.0.0.1:4200/api"
+        )
     try:
         httpx.get(f"{url}/health", timeout=_ANSWER_S)
     except (httpx.TransportError, httpx.InvalidURL) as err:
@@ -83,6 +92,7 @@ def _require_answer(url: str) -> None:
             f"the Prefect server {url} does not answer ({err}); start it, or unset PREFECT_API_URL (in the "
             "environment and in Prefect's profile) to have one started here"
         ) from err
+    return url.removesuffix("/api")
 
 
 def server_home(store: Store, where: Settings) -> Path:
@@ -104,15 +114,22 @@ def cancel_runs() -> None:
         get_client(sync_client=True) as client,
     ):
         for run_id in reversed(list(_live)):  # those called before those that called them
-            state = client.read_flow_run(run_id).state
-            if state is not None and state.is_final():
+            run = client.read_flow_run(run_id)
+            if run.state is not None and run.state.is_final():
                 continue
-            client.set_flow_run_state(run_id, Cancelled(message="interrupted"), force=True)
+            # a run on a pool has a worker, which ends its process
+            ending = Cancelling if run.deployment_id else Cancelled
+            client.set_flow_run_state(run_id, ending(message="interrupted"), force=True)
 
 
 def remember_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """A flow's `on_running` hook: its run is this process' to cancel."""
-    _live[flow_run.id] = str(settings.PREFECT_API_URL.value())
+    remember(flow_run.id)
+
+
+def remember(run_id: UUID) -> None:
+    """A flow run, here or on a pool, is this process' to cancel."""
+    _live[run_id] = str(settings.PREFECT_API_URL.value())
 
 
 @contextlib.contextmanager

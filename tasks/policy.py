@@ -12,6 +12,7 @@ from typing import Any, cast
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
@@ -32,8 +33,9 @@ THREADS: TaskRunner[Any] = ThreadPoolTaskRunner[Any](max_workers=MAX_WORKERS)
 def node_task(stage: str, room: str, build: Callable[[NodeWriter], None], *, name: str = "") -> NodeTask:
     """A Prefect task that makes nodes of one kind.
 
-    Called as `(store: str, node: JSON, shard: str, how: JSON)`, it returns the manifest as plain JSON. Only
-    the network's faults are retried: anything else fails the same way again.
+    Called as `(store: str, node: JSON, shard: str, how: JSON)`, it returns the manifest as plain JSON. What
+    may pass is retried, with backoff: faults of the network and of the disk. Anything else fails the same way
+    again, so it fails at once.
 
     Args:
         stage: its name on screens and its tag.
@@ -51,6 +53,7 @@ def node_task(stage: str, room: str, build: Callable[[NodeWriter], None], *, nam
             shard=shard,
             how=how,
             scratch=Settings().scratch,
+            run=str(flow_run.id or ""),
         )
         done = manifest.to_json()
         if made:
@@ -74,4 +77,4 @@ def node_task(stage: str, room: str, build: Callable[[NodeWriter], None], *, nam
 
 def _is_transient(_task: NodeTask, _run: TaskRun, state: State[Any]) -> bool:
     """Whether another try can help."""
-    return isinstance(state.result(raise_on_failure=False), TransientError)
+    return isinstance(state.result(raise_on_failure=False), TransientError | OSError)

@@ -7,12 +7,12 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-def _num_gpus() -> int:
+def visible_gpus() -> list[str]:
     """NVIDIA devices of this machine, without importing torch; CUDA_VISIBLE_DEVICES counts."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return len([device for device in chosen.split(",") if device.strip() not in ("", "-1")])
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+        return [device.strip() for device in chosen.split(",") if device.strip() not in ("", "-1")]
+    return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
 
 
 MAX_WORKERS = 256
@@ -30,13 +30,16 @@ class Settings(BaseSettings):
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=MAX_WORKERS)
     """Data shards computed at once."""
 
-    ranks: int = Field(default_factory=lambda: _num_gpus() or 1, ge=1)
+    ranks: int = Field(default_factory=lambda: len(visible_gpus()) or 1, ge=1)
     """Training processes; the GPUs of this machine, else one."""
 
     @property
     def has_gpu(self) -> bool:
         """Whether this machine has a GPU that may be used."""
-        return _num_gpus() > 0
+        return bool(visible_gpus())
+
+    pool: str | None = None
+    """The Prefect work pool that trainings and evaluations are sent to; in place when not set."""
 
     scratch: str | None = None
     """A local folder for what is made before it is sent to a remote store; the system's own when not set."""

@@ -19,6 +19,7 @@ from tasks.evaluation.config import BenchmarkUnit, HeldOutUnit
 from tasks.evaluation.documents import read_slice
 from tasks.evaluation.names import require_benchmarks
 from tasks.evaluation.tables import BENCHMARK_ITEMS, DOCUMENTS, HELD_OUT_ITEMS, ITEMS
+from tasks.runtime.gpus import held_gpus
 from tasks.runtime.launch import launch
 from tasks.settings import Settings
 from tasks.store.config import JSON
@@ -110,14 +111,16 @@ def _run(writer: NodeWriter, work: Path, job: JSON) -> JSON:
         weights=False,
         into=work / "tokenizer",
     )
-    result = launch(
-        "tasks.evaluation",
-        job | {"model": str(model), "tokenizer": str(tokenizer), "eos_id": node.reads["eos_id"]},
-        folder=work,
-        # lm-eval's default is inside site-packages.
-        env={"LM_HARNESS_CACHE_PATH": str(work / "requests"), "TOKENIZERS_PARALLELISM": "false"},
-        on_event=lambda event: writer.progress(event["done"], event["total"], event["unit"]),
-    )
+    # lm-eval's default is inside site-packages
+    env = {"LM_HARNESS_CACHE_PATH": str(work / "requests"), "TOKENIZERS_PARALLELISM": "false"}
+    with held_gpus(1) as gpu:
+        result = launch(
+            "tasks.evaluation",
+            job | {"model": str(model), "tokenizer": str(tokenizer), "eos_id": node.reads["eos_id"]},
+            folder=work,
+            env={**env, **gpu},
+            on_event=lambda event: writer.progress(event["done"], event["total"], event["unit"]),
+        )
     if "error" in result:
         raise _RAISED.get(result["error"]["kind"], DaptError)(
             f"{result['error']['text']} (log: {work}/log.txt)"

@@ -88,7 +88,9 @@ def launch(
     _kill_group(child)
     result = folder / "result.json"
     if code != 0 or not result.exists():
-        raise JobError(_told(module, code, log))
+        failure = JobError(_told(module, code, log))
+        failure.log = str(log)
+        raise failure
     done: JSON = json.loads(result.read_text())
     return done
 

@@ -53,6 +53,9 @@ class ResourceError(DaptError):
 class JobError(DaptError):
     """A subprocess ended without a result."""
 
+    log = ""
+    """The file that has all it said."""
+
 
 class StoreDamaged(DaptError):
     """A file of the store is not what its manifest says."""

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import httpx2
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -141,9 +141,7 @@ def _hub(reference: str, place: Path, revision: str, *, weights: bool) -> ModelF
     except (OfflineModeIsEnabled, httpx2.TransportError) as err:
         return _cached(reference, place, revision, err, weights=weights)
     except GatedRepoError as err:
-        raise SourceError(
-            f"{reference} is gated: accept its terms on https://huggingface.co/{reference}, then set HF_TOKEN"
-        ) from err
+        raise _gated(reference) from err
     except RevisionNotFoundError as err:
         raise SourceError(f"{reference} has no revision {revision!r} on the Hub") from err
     except (RepositoryNotFoundError, HFValidationError) as err:
@@ -156,6 +154,11 @@ def _hub(reference: str, place: Path, revision: str, *, weights: bool) -> ModelF
     return _fetched(reference, info, weights=weights)
 
 
+def _gated(reference: str) -> SourceError:
+    page = f"{constants.ENDPOINT}/{reference}"
+    return SourceError(f"{reference} is gated: accept its terms on {page}, then set HF_TOKEN")
+
+
 def _fetched(reference: str, info: ModelInfo, *, weights: bool) -> ModelFiles:
     sizes = {file.rfilename: file for file in info.siblings or [] if "/" not in file.rfilename}
     heavy = {name for name in _weights_of(sizes) if not name.endswith(".json")}
@@ -163,6 +166,8 @@ def _fetched(reference: str, info: ModelInfo, *, weights: bool) -> ModelFiles:
     fetch = sorted(small | heavy if weights else small)
     try:
         place = Path(snapshot_download(reference, revision=info.sha, allow_patterns=fetch))
+    except GatedRepoError as err:  # the Hub tells everybody of a gated model, and gives its files to few
+        raise _gated(reference) from err
     except (HfHubHTTPError, httpx2.TransportError, LocalEntryNotFoundError, OfflineModeIsEnabled) as err:
         raise TransientError(f"{reference} could not be fetched from the Hub: {err}") from err
     files: dict[str, str] = {}

@@ -25,7 +25,7 @@ from tasks.runtime.memory import PeakMemory
 from tasks.runtime.progress import Progress, tell
 from tasks.store.code import code_commit, package_version
 from tasks.store.config import JSON
-from tasks.store.errors import DaptError, ResourceError, StoreDamaged
+from tasks.store.errors import DaptError, JobError, ResourceError, StoreDamaged
 from tasks.store.fingerprint import source_hash
 from tasks.store.lock import locked
 from tasks.store.manifest import (
@@ -121,6 +121,7 @@ def build_node(
     shard: str,
     how: JSON | None = None,
     scratch: str | None = None,
+    run: str = "",
 ) -> tuple[Manifest, bool]:
     """Make a node, or find that it stands.
 
@@ -132,6 +133,7 @@ def build_node(
         shard: how people call it ("00017"); stands in the failure record.
         how: what says how to compute it (ranks, device); recorded, no identity.
         scratch: where a remote store's files are made before they are sent; None: the system's own place.
+        run: the flow run that makes it; stands in the failure record, to find its log by.
 
     Returns:
         The manifest, and whether it was made now.
@@ -142,22 +144,37 @@ def build_node(
     found = stands(store, node.path)
     if found:
         return found, False
-    with locked(store, node.path):
-        found = stands(store, node.path)
-        if found:
-            return found, False
-        folder = store.scratch(node.path, scratch)
-        try:
-            _clean(store, folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            manifest = _build(build, NodeWriter(store, node, folder, shard=shard, how=how), room)
-        except Exception as err:
-            _record_failure(store, node, shard, err)
-            raise
-        finally:
-            _clean(store, folder)
-        store.remove(failure_path(node))
-        return manifest, True
+    try:
+        with locked(store, node.path):
+            return _built(store, node, build, room=room, shard=shard, how=how, scratch=scratch)
+    except Exception as err:
+        _record_failure(store, node, shard, run, err)
+        raise
+
+
+def _built(
+    store: Store,
+    node: Node,
+    build: Callable[[NodeWriter], None],
+    *,
+    room: str,
+    shard: str,
+    how: JSON | None,
+    scratch: str | None,
+) -> tuple[Manifest, bool]:
+    """Make a node under its lock, unless its last holder did."""
+    found = stands(store, node.path)
+    if found:
+        return found, False
+    folder = store.scratch(node.path, scratch)
+    try:
+        _clean(store, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = _build(build, NodeWriter(store, node, folder, shard=shard, how=how), room)
+    finally:
+        _clean(store, folder)
+    store.remove(failure_path(node))
+    return manifest, True
 
 
 def _build(build: Callable[[NodeWriter], None], writer: NodeWriter, room: str) -> Manifest:
@@ -205,10 +222,17 @@ def failure_path(node: Node) -> str:
     return f"failures/{node.stage}/{node.fingerprint}.json"
 
 
-def _record_failure(store: Store, node: Node, shard: str, err: Exception) -> None:
-    told = str(err) if isinstance(err, DaptError) else f"{type(err).__name__}: {err}"
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    body = {"stage": node.stage, "shard": shard, "fingerprint": node.fingerprint, "error": told, "at": now}
+def _record_failure(store: Store, node: Node, shard: str, run: str, err: Exception) -> None:
+    body: JSON = {
+        "stage": node.stage,
+        "shard": shard,
+        "fingerprint": node.fingerprint,
+        "error": str(err) if isinstance(err, DaptError) else f"{type(err).__name__}: {err}",
+        "exit_code": err.exit_code if isinstance(err, DaptError) else 1,
+        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "run": run,
+        "log": err.log if isinstance(err, JobError) else "",
+    }
     with contextlib.suppress(OSError):  # a full disk fails twice; the first failure is the one to tell
         store.write(failure_path(node), json.dumps(body, indent=1).encode())
 
@@ -285,7 +309,7 @@ def require_disk(store: Store, needed_bytes: int) -> None:
 
 
 def read_failure(store: Store, node: Node) -> JSON | None:
-    """The failure of a node that stands, if one does: stage, shard, error, at."""
+    """The failure of a node that stands, if one does: stage, shard, error, exit_code, at, run, log."""
     try:
         failure: JSON = json.loads(store.read(failure_path(node)))
     except (FileNotFoundError, json.JSONDecodeError):

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from tasks.runtime.gpus import held_gpus
 from tasks.runtime.launch import launch
 from tasks.settings import Settings
 from tasks.store.config import JSON
@@ -76,20 +77,21 @@ def build_training(writer: NodeWriter) -> None:
         micro_batch=config.micro_batch,
         checkpoint=str(checkpoint.folder) if checkpoint else None,
     )
-    result = launch(
-        "tasks.training",
-        job.model_dump(mode="json"),
-        folder=work,
-        processes=ranks,
-        env=_environment(ranks),
-        on_event=lambda event: writer.progress(
-            event["step"],
-            event["steps"],
-            "step",
-            loss=round(event["loss"], 4),
-            tokens_per_s=event["tokens_per_s"],
-        ),
-    )
+    with held_gpus(ranks) as gpus:
+        result = launch(
+            "tasks.training",
+            job.model_dump(mode="json"),
+            folder=work,
+            processes=ranks,
+            env={**_environment(ranks), **gpus},
+            on_event=lambda event: writer.progress(
+                event["step"],
+                event["steps"],
+                "step",
+                loss=round(event["loss"], 4),
+                tokens_per_s=event["tokens_per_s"],
+            ),
+        )
     copy_tokenizer(tokenizer, work / "model")
     _record(writer, config, order, sequence_length, result)
     writer.folder_of(work / "model")

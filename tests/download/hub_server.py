@@ -2,7 +2,8 @@
 
 It answers what `huggingface_hub` and `datasets` ask before and while files are read: repository info by a
 revision, file tree, and files by range, sent to another host (127.0.0.2) as the Hub does for large ones.
-`hub.faults` holds (part of a path, status) pairs, each answered once; `hub.requests` what was asked.
+`hub.faults` holds (part of a path, status) pairs, each answered once; `hub.requests` what was asked;
+`hub.refused` a status and headers by repository: how the Hub answers to those who may not read it.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ class HubServer:
         self.commits: dict[str, dict[str, dict[str, bytes]]] = {}
         self.faults: list[tuple[str, int]] = []
         self.requests: list[str] = []
+        self.refused: dict[str, tuple[int, dict[str, str]]] = {}
         self._server = ThreadingHTTPServer(("0.0.0.0", 0), _handler(self))
         self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}"
@@ -66,6 +68,10 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 if fault[0] in self.path:
                     hub.faults.remove(fault)
                     self.send(fault[1], b"")
+                    return
+            for repository, (status, headers) in hub.refused.items():
+                if f"/{repository}/" in f"{urlsplit(self.path).path}/":
+                    self.send(status, b"{}", headers)
                     return
             parts = unquote(urlsplit(self.path).path).strip("/").split("/")
             if parts[0] == "blobs":

@@ -16,7 +16,7 @@ import httpx
 
 from tests.flows.world import World
 
-DAPT = (sys.executable, "-c", "from flows.cli import main; main()")
+DAPT = (sys.executable, "-c", "from deployments.cli import main; main()")
 SLOW_DAPT = (sys.executable, str(Path(__file__).with_name("slow_dapt.py")))
 
 

@@ -135,7 +135,8 @@ def test_too_little_disk_is_told_before_anything_starts(
 
 def test_help_names_every_command_and_no_arguments_are_help(given: World, here: Here) -> None:
     done = here(given, "--help")
-    for command in ("init", "plan", "run", "status", "show", "verify", "adopt", "gc", "lineage", "ui"):
+    commands = "init plan run status show verify budget adopt gc lineage doctor ui"
+    for command in commands.split():
         assert command in done.out
     assert "Exit codes" in done.out
     assert done.code == 0

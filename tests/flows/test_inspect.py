@@ -45,7 +45,7 @@ def fail_packing(world: World, error: str) -> str:
 
 
 def test_status_before_any_run_tells_what_is_missing(given: World) -> None:
-    told = inspect.status(given.resolve())
+    told = inspect.status(given.resolve(), on_server=False)
     assert set(told) == {"recipe", "failed", "waiting", "missing", "stages"}
     assert (told["failed"], told["waiting"]) == ([], [])
     assert told["stages"]["corpus"] == {"stand": 0, "expected": 2}
@@ -55,7 +55,7 @@ def test_status_before_any_run_tells_what_is_missing(given: World) -> None:
 
 
 def test_status_tells_what_stands(corpora: World) -> None:
-    told = inspect.status(corpora.resolve())
+    told = inspect.status(corpora.resolve(), on_server=False)
     assert told["stages"]["packing"] == {"stand": 3, "expected": 3}
     assert told["stages"]["corpus"] == {"stand": 2, "expected": 2}
     assert {entry["stage"] for entry in told["missing"]} == {"base", "training", "evaluation", "report"}
@@ -63,9 +63,9 @@ def test_status_tells_what_stands(corpora: World) -> None:
 
 def test_status_tells_failures_first_with_their_cause_and_what_waits(standing: World) -> None:
     fail_packing(standing, "the disk [sda] is on fire")
-    told = inspect.status(standing.resolve())
+    told = inspect.status(standing.resolve(), on_server=False)
     (failure,) = told["failed"]
-    assert set(failure) == {"stage", "shard", "error", "path"}
+    assert set(failure) == {"stage", "shard", "error", "path", "log"}
     assert (failure["stage"], failure["shard"]) == ("packing", "00001")
     assert json.loads(Path(failure["path"]).read_text())["error"] == "the disk [sda] is on fire"
     assert {"stage": "corpus", "shard": "11K"} in told["waiting"]
@@ -244,7 +244,7 @@ def test_a_run_s_end_reads_at_80_columns_and_tells_peak_memory(corpora: World) -
 
 def test_a_store_tells_its_recipes_and_its_failures_without_one(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    assert inspect.status_of_store(store) == {"recipes": [], "failed": []}
+    assert inspect.status_of_store(store, on_server=False) == {"recipes": [], "failed": []}
     failure = {
         "stage": "download",
         "shard": "00003",
@@ -253,12 +253,13 @@ def test_a_store_tells_its_recipes_and_its_failures_without_one(tmp_path: Path) 
         "at": "",
     }
     store.write("failures/download/f.json", json.dumps(failure).encode())
-    told = inspect.status_of_store(store)["failed"]
+    told = inspect.status_of_store(store, on_server=False)["failed"]
     assert told == [
         {
             "stage": "download",
             "shard": "00003",
             "error": "a.parquet: broken",
+            "log": "",
             "path": store.address("failures/download/f.json"),
         }
     ]

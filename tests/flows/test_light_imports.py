@@ -9,6 +9,10 @@ from tests.flows.world import ROOT
 
 LIGHT = [
     "chain",
+    "doctor_check",
+    "doctor_hub",
+    "doctor_machine",
+    "doctor_store",
     "inspect",
     "milestones",
     "outcome",

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 from huggingface_hub import HfApi
-from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from tasks.store import models
 from tasks.store.errors import RecipeError, SourceError, TransientError
@@ -111,6 +111,7 @@ class Hub:
     def __init__(self, folder: Path) -> None:
         self.folder, self.fetched, self.fault, self.cached = folder, set[str](), None, False
         self.fault: Exception | None
+        self.refusal: Exception | None = None
 
     def model_info(self, repo: str, *, revision: str | None, files_metadata: bool) -> SimpleNamespace:
         assert files_metadata
@@ -126,6 +127,8 @@ class Hub:
     def snapshot_download(self, repo: str, *, revision: str | None, **options: Any) -> str:
         if options.get("local_files_only") and not self.cached:
             raise LocalEntryNotFoundError("not in the cache")
+        if self.refusal is not None:
+            raise self.refusal
         self.fetched |= set(options.get("allow_patterns", ()))
         return str(self.folder)
 
@@ -159,6 +162,15 @@ def test_a_hub_that_cannot_be_asked_names_the_reference(
     with pytest.raises(kind, match="'owner/name': there is no folder") as caught:
         resolve_model("owner/name", folder=tmp_path, weights=False)
     assert type(caught.value) is kind
+
+
+def test_a_model_that_is_told_of_and_not_given_is_gated_and_not_tried_again(hub: Hub, tmp_path: Path) -> None:
+    """The Hub answers for a gated model's facts; its files are what it refuses."""
+    request = httpx2.Request("HEAD", "http://127.0.0.1:9/owner/name/resolve/main/config.json")
+    hub.refusal = GatedRepoError("gated", response=httpx2.Response(403, request=request))
+    with pytest.raises(SourceError, match="owner/name is gated: accept its terms on http") as caught:
+        resolve_model("owner/name", folder=tmp_path, weights=False)
+    assert type(caught.value) is SourceError
 
 
 def test_a_refused_connection_is_the_networks_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ sys.path.insert(0, sys.argv[1])
 from tasks.store.paths import Store
 from tasks.store.use import using
 with using(Store(sys.argv[2]), "textbooks"):
-    print("in-use", flush=True)
+    print("runs", flush=True)
     time.sleep(60)
 """
 

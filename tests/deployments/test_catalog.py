@@ -1,0 +1,114 @@
+"""A recipe on a server: told before it is done, done once, and what users change there stays."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.deployments.team import Team, a_team
+from tests.flows.commands import dapt
+from tests.flows.world import World, make_world
+
+pytestmark = pytest.mark.flow
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """A server on which nothing stands yet."""
+    with a_team(make_world(tmp_path_factory.mktemp("bare") / "world")) as here:
+        yield here
+
+
+def deploy(team: Team, *words: str) -> dict[str, object]:
+    done = dapt(team.world, "deploy", "recipe.toml", "--json", *words, PREFECT_API_URL=team.url)
+    assert done.code == 0, done.err
+    return done.told
+
+
+def named(changes: list[dict[str, object]]) -> set[str]:
+    return {f"{change['action']} {change['kind']} {change['name']}" for change in changes}
+
+
+def test_a_dry_run_tells_all_and_makes_nothing(bare: Team) -> None:
+    told = deploy(bare, "--dry-run", "--cron", "0 5 * * *")
+    assert named(told["changes"]) >= {
+        "create work pool cpu",
+        "create work pool gpu",
+        "create work queue gpu/training",
+        "create variable dapt_tiny_budget",
+        "create deployment adapt/tiny",
+        "create deployment train-model/tiny",
+        "create deployment evaluate-model/tiny",
+        "create automation dapt: the budget of tiny changed",
+    }
+    assert (
+        bare.ask("deployments/filter") == bare.ask("work_pools/filter") == bare.ask("variables/filter") == []
+    )
+
+
+def test_applied_twice_the_second_time_finds_nothing_to_do(bare: Team) -> None:
+    assert len(bare.deploy(cron="0 5 * * *")) == 11
+    assert bare.deploy(cron="0 5 * * *") == []
+
+
+def test_a_changed_recipe_names_the_field_with_both_values(bare: Team) -> None:
+    bare.deploy(cron="0 5 * * *")
+    changes = bare.deploy("training.learning_rate=2e-4", cron="0 7 * * *")
+    assert named(changes) == {
+        f"update deployment {flow}/tiny" for flow in ("adapt", "train-model", "evaluate-model")
+    }
+    fields = changes[0]["fields"]
+    assert fields["parameters"]["old"]["recipe"]["training"]["learning_rate"] == 1e-3
+    assert fields["parameters"]["new"]["recipe"]["training"]["learning_rate"] == 2e-4
+    assert fields["schedules"]["old"][0]["schedule"]["cron"] == "0 5 * * *"
+    found = httpx.get(f"{bare.url}/deployments/name/adapt/tiny").json()
+    assert [entry["schedule"]["cron"] for entry in found["schedules"]] == ["0 7 * * *"]
+
+
+def test_a_limit_that_a_user_set_stays(bare: Team) -> None:
+    bare.deploy()
+    httpx.patch(f"{bare.url}/work_pools/gpu", json={"concurrency_limit": 8}).raise_for_status()
+    bare.deploy()
+    assert httpx.get(f"{bare.url}/work_pools/gpu").json()["concurrency_limit"] == 8
+
+
+def test_a_budget_that_grew_on_the_server_is_kept_and_one_that_the_recipe_goes_on_from_grows(
+    bare: Team,
+) -> None:
+    variable = f"{bare.url}/variables/name/dapt_tiny_budget"
+    bare.deploy()
+    httpx.patch(variable, json={"value": "5K,11K,15K"}).raise_for_status()
+    assert bare.deploy() == []
+    assert named(bare.deploy('budget.milestones=["5K","11K","15K","20K"]')) >= {
+        "update variable dapt_tiny_budget"
+    }
+    assert httpx.get(variable).json()["value"] == "5K,11K,15K,20K"
+    httpx.patch(variable, json={"value": "5K,11K"}).raise_for_status()
+
+
+def test_budget_appends_refuses_a_smaller_one_and_says_why(bare: Team) -> None:
+    bare.deploy()
+
+    def budget(amount: str) -> tuple[int, str]:
+        done = dapt(bare.world, "budget", "recipe.toml", amount, PREFECT_API_URL=bare.url)
+        return done.code, done.out + done.err
+
+    assert budget("15K") == (0, "dapt_tiny_budget: 5K,11K → 5K,11K,15K; adapt/tiny runs the growth\n")
+    assert budget("15K") == (0, "dapt_tiny_budget holds 5K,11K,15K already: nothing to do\n")
+    code, told = budget("7K")
+    assert code == 2
+    assert "7K is smaller than the 15K that the budget holds" in told
+    assert "nothing that stands is deleted" in told
+    code, told = budget("lots")
+    assert (code, "'lots' is no amount" in told) == (2, True)
+
+
+def test_without_a_server_it_says_how_to_name_one(given_world: World) -> None:
+    done = dapt(given_world, "deploy", "recipe.toml")
+    assert done.code == 1
+    assert "no Prefect server is named" in done.err
+
+
+@pytest.fixture
+def given_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("given") / "world")
