@@ -1,5 +1,6 @@
-"""The command line: `dapt init | plan | run | status | show | verify | budget | adopt | gc | lineage | doctor |
-ui`.
+"""The command line.
+
+`dapt init | plan | run | status | show | verify | budget | adopt | gc | lineage | doctor | ui`
 
 Exit codes: 0 done · 1 a shard or stage failed, or the sources hold too little · 2 bad recipe or arguments ·
 3 store damaged · 130 interrupted. With `--json` stdout holds one JSON object and nothing else.
