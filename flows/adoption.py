@@ -124,7 +124,7 @@ def build_adopted(writer: NodeWriter) -> None:
     rows = iter_tokens(shard, adopted.column, vocab_size=reads["vocab_size"], row_length=length)
     pack_adopted(writer, rows)
     origin = {key: reads[key] for key in ("path", "revision", "tokenizer")}
-    writer.details |= {"adopted": {**origin, "column": adopted.column}, "sources": shard.told()}
+    writer.details |= {"adopted": {**origin, "column": adopted.column}, "sources": shard.addresses}
 
 
 def _name_of(path: str) -> str:

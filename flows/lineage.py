@@ -70,8 +70,8 @@ def lineage(given: str) -> JSON:
 
     Returns:
         The `lineage --json` object: the node's path, `nodes` from it back (each with its stage, version,
-        config, inputs by name, and the code that made it), `sources` (files with digest and revision), and
-        `missing` (nodes that were removed since).
+        config, inputs by name, and the code that made it), `sources` (files with digest, part and revision),
+        and `missing` (nodes that were removed since).
 
     Raises:
         RecipeError: the path lies in no node.
@@ -81,7 +81,7 @@ def lineage(given: str) -> JSON:
     missing: list[str] = []
     found = list(_walk(place.store, [place.path], missing))
     address = place.store.address
-    sources = {(source["address"], source["digest"]): source for _, m, _ in found for source in _sources(m)}
+    sources = {tuple(source.values()): source for _, manifest, _ in found for source in _sources(manifest)}
     return {
         "path": address(place.path),
         "nodes": [_node(place.store, path, manifest, nodes) for path, manifest, nodes in found],
@@ -145,15 +145,16 @@ def _node(store: Store, path: str, manifest: Manifest, nodes: dict[str, str]) ->
 
 
 def _sources(manifest: Manifest) -> list[JSON]:
-    """The files that a node read, with the commit of those of a data set."""
-    if "sources" in manifest.details:
-        found = []
-        for source in manifest.details["sources"]:
-            commit = _COMMIT.search(source["address"])
-            found.append({**source, "revision": commit[1] if commit else ""})
-        return found
-    digests = [value for name, value in manifest.inputs.items() if name.startswith("file-")]
-    return [{"address": "", "digest": digest, "revision": ""} for digest in digests]
+    """The files that a node read: address, digest, the part that was read, the commit of a data set's."""
+    contents = [value for name, value in manifest.inputs.items() if name.startswith("file-")]
+    addresses = manifest.details.get("sources", [""] * len(contents))
+    found: list[JSON] = []
+    for address, content in zip(addresses, contents, strict=True):
+        digest, _, part = content.partition(" ")
+        commit = _COMMIT.search(address)
+        revision = commit[1] if commit else ""
+        found.append({"address": address, "digest": digest, "part": part, "revision": revision})
+    return found
 
 
 def documents_of_step(given: str, step: int) -> JSON:

@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from tasks.store.config import JSON, StageConfig
+from tasks.store.config import StageConfig
 from tasks.store.node import Node
 from tasks.store.tokens import Bytes
 
@@ -120,9 +120,6 @@ class ReadConfig(StageConfig):
     metadata_columns: tuple[str, ...] = ()
 
 
-_PARTS = ("row_groups", "byte_range")
-
-
 class SourceFile(BaseModel):
     """A file of a shard, or a part of it."""
 
@@ -181,12 +178,10 @@ class SourceShard(BaseModel):
         """About how many bytes are read for it."""
         return sum(file.read_bytes for file in self.files)
 
-    def told(self) -> list[JSON]:
-        """Its files as a manifest tells them: where each lay, what it held, which part was read."""
-        return [
-            file.model_dump(mode="json", include={"address", "digest", *_PARTS}, exclude_none=True)
-            for file in self.files
-        ]
+    @property
+    def addresses(self) -> list[str]:
+        """Where its files lie, in the order of its node's inputs; a manifest tells it."""
+        return [file.address for file in self.files]
 
 
 def node(config: SourceConfig, shard: SourceShard) -> Node:

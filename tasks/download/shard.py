@@ -69,7 +69,7 @@ def build_download(writer: NodeWriter) -> None:
     writer.details = {
         "text_bytes": text_bytes,
         "documents_with_replaced_bytes": tally.replaced,
-        "sources": shard.told(),
+        "sources": shard.addresses,
     }
     logger.info(
         "%d documents, %.1f MB of text from %d file(s), first %s",
