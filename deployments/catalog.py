@@ -117,7 +117,6 @@ def _deployment(flow: Flow[..., Any], recipe: Recipe, settings: dict[str, str]) 
         **settings,
         "DO_NOT_TRACK": "1",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(_HEARTBEAT_S),
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks,flows",
     }
     return {
         "description": flow.description,

@@ -4,7 +4,7 @@ import logging
 from typing import cast
 from uuid import UUID
 
-from prefect import flow
+from prefect import flow, tags
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
@@ -17,7 +17,9 @@ from flows.plan import make_plan
 from flows.recipe import Recipe
 from flows.report import write_recipe_report
 from flows.resolve import Resolved, held, resolve
+from flows.secrets import provide_secrets
 from flows.server import remember_run
+from flows.shown import show_report, tags_of
 from tasks.settings import Settings
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError
@@ -45,6 +47,7 @@ def adapt(recipe: Recipe, until: str = "report", budget_variable: str = "") -> J
     Raises:
         DaptError: a leg failed; its `.summary` holds what was made before, what failed and what waits.
     """
+    provide_secrets()
     recipe = _budgeted(recipe, budget_variable)
     resolved = resolve(recipe, Settings())
     smaller = _told_if_smaller(resolved)
@@ -52,6 +55,7 @@ def adapt(recipe: Recipe, until: str = "report", budget_variable: str = "") -> J
     run_id = UUID(flow_run.id)
     with (
         using(resolved.store, recipe.name),
+        tags(*tags_of(recipe)),
         heeding_cancellation(run_id),
         at_work(resolved.store, run_id, recipe.name),
         held(resolved),
@@ -101,6 +105,7 @@ def _made(resolved: Resolved, until: str) -> list[str]:
             clear_finished_work(resolved.store)
         if reaches(until, "report"):
             made += write_recipe_report(resolved.recipe)["made"]
+            show_report(resolved.recipe, resolved.store, made)
     except DaptError as err:
         done = err.summary or {"made": [], "failed": []}
         err.summary = {**done, "made": [*made, *done["made"]]}

@@ -34,6 +34,7 @@ from tasks.store.config import JSON
 from tasks.store.errors import DaptError, RecipeError, ShardsFailed, SourceError
 from tasks.store.lock import locked
 from tasks.store.manifest import Manifest
+from tasks.store.masking import SECRETS, credential_in
 from tasks.store.models import resolve_model
 from tasks.store.node import Node
 from tasks.store.paths import Store
@@ -73,6 +74,11 @@ def adopt(
         raise RecipeError(f"--name {name!r}: expected lower-case letters, digits and hyphens")
     if sequence_length < 2:
         raise RecipeError(f"--sequence-length {sequence_length}: expected at least 2")
+    if found := credential_in(source.path):
+        raise RecipeError(
+            f"the URL carries {found}, which manifests would keep; leave it out and set {', '.join(SECRETS)} in "
+            "the environment"
+        )
     store, here = Store(settings.store), Path.cwd()
     made_by = tokenizer_of(resolve_model(tokenizer, folder=here, weights=False))
     with using(store, f"adopt {name}"), locked(store, folder_of(name)):

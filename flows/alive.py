@@ -25,7 +25,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Crashed
+from prefect.states import Cancelled, Crashed
 
 from tasks.store.config import JSON
 from tasks.store.paths import Store
@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 RUNS = "runs"
 _LOOK_S = 15.0
-_GRACE_S = 30.0
 _LOOKS = 2
 """Times that a run is seen cancelled before its process ends itself: its worker is quicker."""
 _OPEN = {"type": {"any_": ["RUNNING", "PENDING"]}}
@@ -59,12 +58,14 @@ def at_work(store: Store, run_id: UUID, recipe: str) -> Iterator[None]:
     told: JSON = {"flow_run": str(run_id), "api": str(PREFECT_API_URL.value()), "recipe": recipe}
     told |= {"host": socket.gethostname(), "pid": os.getpid()}
     file = folder / f"{run_id}.json"
-    with file.open("a+") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)  # waits for a process of this run that was only taken for dead
-        _close_earlier_tries(run_id)
-        handle.truncate(0)
+    with contextlib.suppress(FileNotFoundError), file.open() as earlier:
+        fcntl.flock(earlier, fcntl.LOCK_EX)  # waits for a process of this run that was only taken for dead
+    _close_earlier_tries(run_id)
+    with file.with_suffix(".starting").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         handle.write(json.dumps(told))
         handle.flush()
+        Path(handle.name).replace(file)  # seen when it is locked
         try:
             yield
         finally:
@@ -78,19 +79,16 @@ def heeding_cancellation(run_id: UUID) -> Iterator[None]:
 
     def watch() -> None:
         cancelled = 0
-        while cancelled < _LOOKS and not ended.wait(_LOOK_S):
-            with (
-                contextlib.suppress(httpx.HTTPError, PrefectException),
-                get_client(sync_client=True) as client,
-            ):
+        while cancelled < _LOOKS:
+            if ended.wait(_LOOK_S):
+                return
+            with contextlib.suppress(httpx.HTTPError, PrefectException), _client() as client:
                 state = client.read_flow_run(run_id).state
                 cancelled += state is not None and (state.is_cancelled() or state.is_cancelling())
-        if ended.is_set():
-            return
-        logger.warning("the run was cancelled: this process ends")
-        os.kill(os.getpid(), signal.SIGTERM)
-        if not ended.wait(_GRACE_S):  # something holds on to it
-            os._exit(128 + signal.SIGTERM)
+        os.write(2, b"\nthe run was cancelled on the server\n")
+        with contextlib.suppress(httpx.HTTPError, PrefectException), _client() as client:
+            client.set_flow_run_state(run_id, Cancelled(message="its process ended itself"), force=True)
+        os._exit(128 + signal.SIGTERM)  # what is on disk is whole, children die with us
 
     context = contextvars.copy_context()  # which server it is
     threading.Thread(target=context.run, args=[watch], daemon=True).start()
@@ -108,8 +106,12 @@ def runs_at_work(store: Store) -> list[JSON]:
     return [run for run in told if run is not None]
 
 
+def _client() -> SyncPrefectClient:
+    return get_client(sync_client=True)
+
+
 def _close_earlier_tries(run_id: UUID) -> None:
-    with get_client(sync_client=True) as client:
+    with _client() as client:
         _close_called(client, run_id)
 
 
@@ -139,7 +141,7 @@ def _close_dead_runs(folder: Path, *, but: UUID) -> None:
         told = _told(file)
         if told is not None and told["api"] == api:
             try:
-                with get_client(sync_client=True) as client:
+                with _client() as client:
                     _close(client, UUID(told["flow_run"]))
             except (httpx.HTTPError, PrefectException) as err:
                 logger.warning("the dead run %s cannot be closed on the server: %s", told["flow_run"], err)

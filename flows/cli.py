@@ -44,6 +44,7 @@ from flows.propose import propose_recipe
 from flows.recipe import load_recipe
 from flows.resolve import Resolved, held, resolve
 from flows.server import cancel_runs, local_server, prefect_server, require_server, server_home
+from flows.shown import tags_of
 from tasks.download.tokens import TokenSource
 from tasks.settings import Settings
 from tasks.store.config import JSON
@@ -218,7 +219,7 @@ def _run(resolved: Resolved, until: Until, planned: JSON, *, quiet: bool) -> tup
             stderr.print(pool["idle"], highlight=False, soft_wrap=True)
         with contextlib.nullcontext() if quiet and not stderr.is_terminal else Display(stderr).showing():
             try:
-                with tags("dapt", f"recipe:{recipe.name}"), held(resolved):
+                with tags(*tags_of(recipe)), held(resolved):
                     summary = _beside(adapt, recipe, until)
             except DaptError as err:
                 failure, summary = err, err.summary or {}

@@ -25,6 +25,7 @@ from flows.milestones import corpus_nodes
 from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
 from flows.server import remember_run
+from flows.shown import corpus_shown, show_funnel
 from tasks.dedup.index import INDEXES
 from tasks.dedup.task import dedup_shard, sign_shard
 from tasks.download.task import download_shard
@@ -241,11 +242,14 @@ def build_corpus(recipe: Recipe, corpus: str = DOMAIN) -> JSON:
     """
     resolved = resolve(recipe, Settings())
     build = _Build(resolved, resolved.chains[corpus])
-    build.run()
-    INDEXES.clear()  # of no use to what follows, which wants the memory
-    if corpus == DOMAIN:
-        _commit_corpora(build)
-    return _outcome(build)
+    with corpus_shown(recipe, build.chain) as shown:
+        build.run()
+        INDEXES.clear()  # of no use to what follows, which wants the memory
+        if corpus == DOMAIN:
+            _commit_corpora(build)
+        if build.made:
+            show_funnel(shown, build.chain, [shard.done for shard in build.shards[: len(build.amounts)]])
+        return _outcome(build)
 
 
 def _commit_corpora(build: _Build) -> None:

@@ -12,35 +12,13 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from flows.server import log_to_server
+from flows.tally import Tally
 from tasks.runtime import progress
+from tasks.runtime.logs import OUTPUT
+from tasks.store.masking import mask_logs
 
 _LINE_EVERY_S = 5.0
-_OURS = ("tasks", "flows")
-
-
-class _Tally:
-    """What one stage has come to, and how fast: over this run alone, hits cost nothing."""
-
-    def __init__(self) -> None:
-        self.began: float | None = None
-        self.told = 0.0
-        self.bytes = 0.0
-        self.documents = 0.0
-
-    def add(self, word: progress.Progress) -> str:
-        """Take in one word and say the rate."""
-        self.bytes += float(word.fields.get("bytes", 0))
-        self.documents += float(word.fields.get("documents", 0))
-        if "tokens_per_s" in word.fields:
-            loss = word.fields.get("loss")
-            told = f"loss {loss:.3f}, " if isinstance(loss, float) else ""
-            return f"{told}{float(word.fields['tokens_per_s']):,.0f} tokens/s"
-        if self.began is None:  # the first word comes at the end of the first shard
-            self.began = time.monotonic() - float(word.fields.get("seconds", 0))
-        if self.bytes:
-            seconds = max(1e-3, time.monotonic() - self.began)
-            return f"{self.documents:,.0f} documents, {self.bytes / 1e6 / seconds:.1f} MB/s"
-        return ""
 
 
 class Display:
@@ -49,7 +27,8 @@ class Display:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._lock = threading.Lock()
-        self._tallies: dict[str, _Tally] = {}
+        self._tallies: dict[str, Tally] = {}
+        self._told: dict[str, float] = {}
         self._bars: dict[str, TaskID] = {}
         self._live = Progress(
             TextColumn("{task.description:<22}"),
@@ -76,12 +55,11 @@ class Display:
             return  # within a data shard: the stage's bar counts shards
         key = word.stage if word.unit == "shards" else f"{word.stage} {word.shard}"
         with self._lock:
-            tally = self._tallies.setdefault(key, _Tally())
-            rate = tally.add(word)
+            rate = self._tallies.setdefault(key, Tally()).add(word)
             if self._console.is_terminal:
                 self._draw(key, word, rate)
-            elif time.monotonic() - tally.told > _LINE_EVERY_S or word.done >= word.total:
-                tally.told = time.monotonic()
+            elif time.monotonic() - self._told.get(key, 0) > _LINE_EVERY_S or word.done >= word.total:
+                self._told[key] = time.monotonic()
                 done, total = f"{word.done:,.0f}", f"{word.total:,.0f}"
                 self._console.print(
                     f"{key}: {done}/{total} {word.unit} {rate}".rstrip(), highlight=False, soft_wrap=True
@@ -101,12 +79,15 @@ class _Quiet(logging.Filter):
             record.name.startswith("tasks") and record.levelno < logging.WARNING
         ):
             return False  # what fails is told once, by who sums up the run; the server has all lines
+        if record.name == OUTPUT:
+            return False  # of a job's warnings the one that matters comes back as its error
         record.exc_info = None
         return True
 
 
 def set_up_logging(console: Console) -> None:
     """Our loggers to the console and, inside a run, to the Prefect server; Prefect's own to the server."""
+    mask_logs()
     handler: logging.Handler
     if console.is_terminal:
         handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)
@@ -119,7 +100,4 @@ def set_up_logging(console: Console) -> None:
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if name.startswith("prefect") and isinstance(logger, logging.Logger):
             logger.handlers[:] = [h for h in logger.handlers if isinstance(h, APILogHandler)]
-    for name in _OURS:
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.INFO)
-        logger.addHandler(APILogHandler())
+    log_to_server()

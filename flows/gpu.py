@@ -22,14 +22,16 @@ from flows.outcome import walks_of
 from flows.pool import Order, run_on_pool
 from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
+from flows.secrets import provide_secrets
 from flows.server import remember_run
+from flows.shown import evaluation_shown, show_scores, show_trained, training_shown
 from tasks.evaluation.task import evaluate_benchmark, evaluate_held_out
 from tasks.policy import THREADS, NodeTask
 from tasks.runtime.progress import Progress, tell
 from tasks.settings import Settings
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError, ShardsFailed
-from tasks.store.manifest import stands
+from tasks.store.manifest import Manifest, stands
 from tasks.store.node import Node
 from tasks.store.paths import Store
 from tasks.store.use import using
@@ -78,26 +80,39 @@ def measure_model(resolved: Resolved, model: Model) -> list[str]:
     Raises:
         ShardsFailed: units failed, the others stand; `.summary` names them.
     """
-    recipe, missing = resolved.recipe, missing_units(resolved, model)
+    missing = missing_units(resolved, model)
     if not missing:
         return []
-    nodes = {name: unit.model_dump(mode="json") for name, unit in missing.items()}
-    if resolved.settings.pool is None:
-        made: list[str] = evaluate_model(recipe, model.label, nodes)["made"]
-        return made
-    units = _Units(model.label, len(missing))
+    try:
+        if resolved.settings.pool is None:
+            nodes = {name: unit.model_dump(mode="json") for name, unit in missing.items()}
+            made: list[str] = evaluate_model(resolved.recipe, model.label, nodes)["made"]
+            return made
+        return _measured_on_pool(resolved, resolved.settings.pool, model.label, missing)
+    finally:
+        show_scores(resolved, walks_of(resolved))
+
+
+def _measured_on_pool(resolved: Resolved, pool: str, label: str, missing: dict[str, Node]) -> list[str]:
+    recipe = resolved.recipe
     orders = [
         Order(
             f"evaluate-model/{recipe.name}",
-            f"evaluate {recipe.name} {model.label} {name}",
-            {"recipe": recipe.model_dump(mode="json"), "label": model.label, "units": {name: nodes[name]}},
+            f"evaluate {recipe.name} {label} {name}",
+            {
+                "recipe": recipe.model_dump(mode="json"),
+                "label": label,
+                "units": {name: unit.model_dump(mode="json")},
+            },
             unit,
         )
         for name, unit in missing.items()
     ]
     names = {unit.path: name for name, unit in missing.items()}
-    for order, failure in run_on_pool(resolved.settings.pool, resolved.store, orders):
-        units.ended(names[order.node.path], order.node, failure)
+    units = _Units(label, len(missing))
+    with evaluation_shown(recipe, label, list(missing)):
+        for order, failure in run_on_pool(pool, resolved.store, orders):
+            units.ended(names[order.node.path], order.node, failure)
     return units.outcome()
 
 
@@ -128,6 +143,7 @@ def train_model(recipe: Recipe, label: str, node: JSON | None = None) -> JSON:
     Raises:
         DaptError: it failed; `.summary` says so for who sums up the run.
     """
+    provide_secrets()
     settings = Settings()
     store = Store(settings.store)
     wanted = Node.model_validate(node) if node else _model(resolve(recipe, settings), label).node
@@ -136,8 +152,14 @@ def train_model(recipe: Recipe, label: str, node: JSON | None = None) -> JSON:
     run: NodeTask = make_base if label == "base" else train_milestone
     told = how_of(recipe.training, settings.ranks)
     try:
-        with using(store, recipe.name), heeding_cancellation(UUID(flow_run.id)):
-            run(store.root, wanted.model_dump(mode="json"), label, told)
+        with (
+            using(store, recipe.name),
+            heeding_cancellation(UUID(flow_run.id)),
+            training_shown(recipe, label) as shown,
+        ):
+            manifest = run(store.root, wanted.model_dump(mode="json"), label, told)
+            if label != "base":
+                show_trained(shown, label, Manifest.model_validate(manifest))
     except Exception as err:  # noqa: BLE001 - whatever it is, it is told with the training's name
         failure = err if isinstance(err, DaptError) else DaptError(f"training {label}: {_unexpected(err)}")
         raise _training_failed(label, failure) from None if failure is err else err
@@ -189,6 +211,7 @@ def evaluate_model(recipe: Recipe, label: str, units: dict[str, JSON] | None = N
     Raises:
         ShardsFailed: units failed, the others stand; `.summary` names them.
     """
+    provide_secrets()
     settings = Settings()
     store = Store(settings.store)
     if units is None:
@@ -197,7 +220,11 @@ def evaluate_model(recipe: Recipe, label: str, units: dict[str, JSON] | None = N
     else:
         missing = {name: Node.model_validate(unit) for name, unit in units.items()}
     at_once = settings.ranks if settings.has_gpu else settings.workers
-    with using(store, recipe.name), heeding_cancellation(UUID(flow_run.id)):
+    with (
+        using(store, recipe.name),
+        heeding_cancellation(UUID(flow_run.id)),
+        evaluation_shown(recipe, label, list(missing)),
+    ):
         return {"made": _measured(store, recipe, label, missing, at_once)}
 
 

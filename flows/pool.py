@@ -19,7 +19,7 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterIdempotencyKey
 from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectException
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 _POLL_S = 2.0
 _TELL_EVERY_S = 300.0
+_AWAY_S = 600.0
+"""How long a server may be away when there is something to submit; what is submitted is awaited for ever."""
 SETTLED = datetime.timedelta(seconds=45)
 """How long a crash is left alone: prefect 3.8's workers report one twice, up to 13 s apart on a busy machine,
 and the second report would end the run that was scheduled after the first."""
@@ -80,7 +82,7 @@ def run_on_pool(pool: str, store: Store, orders: list[Order]) -> Iterator[tuple[
     Raises:
         DaptError: a deployment is missing.
     """
-    runs = [_Run(order, _submitted(store, order)) for order in orders]
+    runs = [_Run(order, _patiently(store, order)) for order in orders]
     told = 0.0
     while runs:
         if time.monotonic() - told > _TELL_EVERY_S or not told:
@@ -88,12 +90,11 @@ def run_on_pool(pool: str, store: Store, orders: list[Order]) -> Iterator[tuple[
             idle = why_idle(pool)
             if idle is not None:
                 logger.warning("%s; %s waits", idle, ", ".join(run.order.name for run in runs))
-        for run in list(runs):
-            done, failure = _looked_at(store, run)
-            if done:
-                runs.remove(run)
-                yield run.order, failure
-        if runs:
+        ended = _looked_at(store, runs)
+        for run, failure in ended:
+            runs.remove(run)
+            yield run.order, failure
+        if runs and not ended:
             time.sleep(_POLL_S)
 
 
@@ -116,6 +117,19 @@ def why_idle(pool: str) -> str | None:
     if not any(worker.status == WorkerStatus.ONLINE for worker in workers):
         return f"no worker of the pool {pool!r} is on line; start one: prefect worker start --pool {pool}"
     return None
+
+
+def _patiently(store: Store, order: Order) -> UUID:
+    """`_submitted`, by a server that may be coming back just now."""
+    deadline = time.monotonic() + _AWAY_S
+    while True:
+        try:
+            return _submitted(store, order)
+        except httpx.TransportError as err:
+            if time.monotonic() > deadline:
+                raise
+            logger.warning("the Prefect server does not answer, %s is submitted later: %s", order.name, err)
+            time.sleep(_POLL_S)
 
 
 def _submitted(store: Store, order: Order) -> UUID:
@@ -156,29 +170,38 @@ def _schedule(client: SyncPrefectClient, run: FlowRun, order: Order, why: str) -
     client.set_flow_run_state(run.id, Scheduled(message=f"again: {why}"), force=True)
 
 
-def _looked_at(store: Store, run: _Run) -> tuple[bool, DaptError | None]:
-    """Whether a run is done with, and what it failed of."""
+def _looked_at(store: Store, runs: list[_Run]) -> list[tuple[_Run, DaptError | None]]:
+    """The runs that are done with, and what they failed of."""
     try:
         with get_client(sync_client=True) as client:
-            found = client.read_flow_run(run.id)
-            state = found.state
-            if state is None or not state.is_final():
-                return False, None
-            if stands(store, run.order.node.path):
-                return True, None
-            if state.is_crashed() and datetime.datetime.now(datetime.UTC) - state.timestamp < SETTLED:
-                return False, None
-            if (state.is_crashed() or state.is_completed()) and run.revived < _REVIVALS:
-                run.revived += 1
-                why = "its process died" if state.is_crashed() else "its node does not stand"
-                logger.warning("%s is scheduled again, %s: %s", run.order.name, why, _address(found))
-                _schedule(client, found, run.order, why)
-                return False, None
-    except ObjectNotFound:
-        return True, DaptError(f"{run.order.name}: its run {run.id} was deleted; run again")
+            wanted = FlowRunFilter(id=FlowRunFilterId(any_=[run.id for run in runs]))
+            found = {run.id: run for run in client.read_flow_runs(flow_run_filter=wanted)}
+            ended = [(run, _ended(client, store, run, found.get(run.id))) for run in runs]
     except (httpx.HTTPError, PrefectException) as err:
-        logger.warning("the Prefect server does not answer, %s is waited for: %s", run.order.name, err)
-        return stands(store, run.order.node.path) is not None, None
+        logger.warning("the Prefect server does not answer, %d runs are waited for: %s", len(runs), err)
+        return [(run, None) for run in runs if stands(store, run.order.node.path)]
+    return [(run, failure) for run, (is_done, failure) in ended if is_done]
+
+
+def _ended(
+    client: SyncPrefectClient, store: Store, run: _Run, found: FlowRun | None
+) -> tuple[bool, DaptError | None]:
+    """Whether a run is done with, and what it failed of; one that died is scheduled again."""
+    if found is None:
+        return True, DaptError(f"{run.order.name}: its run {run.id} was deleted; run again")
+    state = found.state
+    if state is None or not state.is_final():
+        return False, None
+    if stands(store, run.order.node.path):
+        return True, None
+    if state.is_crashed() and datetime.datetime.now(datetime.UTC) - state.timestamp < SETTLED:
+        return False, None
+    if (state.is_crashed() or state.is_completed()) and run.revived < _REVIVALS:
+        run.revived += 1
+        why = "its process died" if state.is_crashed() else "its node does not stand"
+        logger.warning("%s is scheduled again, %s: %s", run.order.name, why, _address(found))
+        _schedule(client, found, run.order, why)
+        return False, None
     return True, _failure(store, run.order, found, state)
 
 

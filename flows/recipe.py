@@ -6,7 +6,7 @@ file) and answers mistakes with one line an error: the field, what was found, wh
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ from tasks.packing.config import PackingConfig
 from tasks.store.config import JSON, StageConfig
 from tasks.store.errors import RecipeError
 from tasks.store.fingerprint import canonical_json, combined_digest
+from tasks.store.masking import SECRETS, credential_in
 from tasks.store.tokens import Tokens, format_tokens
 from tasks.tokenization.config import TokenizationConfig
 from tasks.training.config import TrainingConfig
@@ -118,6 +119,17 @@ class Recipe(StageConfig):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _no_credentials(self) -> Self:
+        for field, text in _texts(self.model_dump(mode="json"), ""):
+            if found := credential_in(text):
+                raise ValueError(
+                    f"{field}: the URL carries {found}, which manifests, logs and the server's database "
+                    f"would keep; leave it out and set {', '.join(SECRETS)} in the environment or as "
+                    "Prefect Secret blocks (hf-token, aws-access-key-id, ...)"
+                )
+        return self
+
     @property
     def sequences(self) -> list[int]:
         """Sequences of each milestone's corpus: ceil(tokens / sequence_length)."""
@@ -172,6 +184,18 @@ def _apply(body: JSON, override: str) -> None:
         if not isinstance(place, dict):
             raise RecipeError(f"--set {override!r}: {section} is a value, expected a section")
     place[name] = value
+
+
+def _texts(value: object, field: str) -> Iterator[tuple[str, str]]:
+    """Every text in plain JSON, with the dotted path of its field."""
+    if isinstance(value, str):
+        yield field, value
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one, field)
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield from _texts(one, f"{field}.{name}".lstrip("."))
 
 
 def _told(file: str, error: Any) -> str:

@@ -8,11 +8,10 @@ import platform
 from collections import Counter
 from collections.abc import Iterable
 
-import numpy as np
-import pyarrow as pa
-from prefect import flow
+from prefect import flow, tags
 
 from flows.chain import DOMAIN, GENERAL, Walk, room_of
+from flows.differences import deltas
 from flows.milestones import (
     BITS,
     Model,
@@ -26,8 +25,8 @@ from flows.outcome import TOLD_UNDER, scores_of, walks_of
 from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
 from flows.server import remember_run
+from flows.shown import show_report, tags_of
 from tasks.download.config import SourceConfig
-from tasks.evaluation.statistics import Difference, paired_accuracy, paired_bits_per_byte
 from tasks.report.task import write_report
 from tasks.settings import Settings
 from tasks.store.config import JSON
@@ -35,12 +34,9 @@ from tasks.store.errors import DaptError
 from tasks.store.fingerprint import source_hash
 from tasks.store.manifest import Manifest, read_manifest, stands
 from tasks.store.node import Node
-from tasks.store.shard import read_table
 from tasks.store.tokens import format_tokens
 
 _LIBRARIES = ("daptflow", "torch", "transformers", "deepspeed", "lm_eval", "tokenizers", "pyarrow", "prefect")
-_FEWEST_PAIRS = 2
-_BOOTSTRAP_SEED = 17
 
 
 @flow(name="report", flow_run_name="report {recipe.name}", persist_result=False, on_running=[remember_run])
@@ -63,11 +59,13 @@ def write_recipe_report(recipe: Recipe) -> JSON:
     resolved.store.write(told, json.dumps(report_facts(resolved, walks, corpora)).encode())
     try:
         with_facts = node.model_copy(update={"reads": {"facts": told}})
-        write_report(resolved.store.root, with_facts.model_dump(mode="json"), recipe.name)
+        with tags(*tags_of(recipe)):
+            write_report(resolved.store.root, with_facts.model_dump(mode="json"), recipe.name)
     except DaptError as err:
         err.summary = {"made": [], "failed": [{"stage": "report", "shard": recipe.name, "error": str(err)}]}
         raise
     resolved.store.remove(told)
+    show_report(recipe, resolved.store, [node.path])
     return {"made": [node.path]}
 
 
@@ -196,43 +194,9 @@ def _milestone(
         "peak_rss_bytes": details["ranks_peak_rss_bytes"],
         "checkpoint": resolved.store.address(trained.path),
         "scores": scores,
-        "deltas": _deltas(resolved, base_units, units),
+        "deltas": deltas(resolved, base_units, units),
         "evaluation_seconds": sum(m.seconds for m in manifests),
     }
-
-
-def _deltas(resolved: Resolved, base_units: dict[str, Node], units: dict[str, Node]) -> JSON:
-    """Paired differences against the base, by metric, where both sides were measured."""
-    found: JSON = {}
-    for name, unit in units.items():
-        tables = [_items(resolved, node) for node in (base_units[name], unit)]
-        compared = _compared(name, *tables)
-        if compared is not None:
-            found[name] = {"difference": compared.difference, "low": compared.low, "high": compared.high}
-    return found
-
-
-def _items(resolved: Resolved, unit: Node) -> pa.Table | None:
-    """What a unit logged, an item a row."""
-    return read_table(resolved.store, unit.path) if stands(resolved.store, unit.path) else None
-
-
-def _compared(name: str, base: pa.Table | None, adapted: pa.Table | None) -> Difference | None:
-    """A milestone against the base on the same items, in the same order; None where that cannot be said."""
-    if base is None or adapted is None or len(base) < _FEWEST_PAIRS:
-        return None
-    key = "id" if name.startswith(f"{BITS}.") else "doc_hash"
-    if not base[key].equals(adapted[key]):
-        return None
-    if key == "id":
-        sizes = base["bytes"].to_numpy()
-        generator = np.random.default_rng(_BOOTSTRAP_SEED)
-        return paired_bits_per_byte(
-            base["nats"].to_numpy(), adapted["nats"].to_numpy(), sizes, generator=generator
-        )
-    column = "correct" if base["correct_norm"].null_count else "correct_norm"
-    first, second = (table[column].to_numpy(zero_copy_only=False) for table in (base, adapted))
-    return paired_accuracy(first.astype(bool), second.astype(bool))
 
 
 def _lineage(resolved: Resolved, models: list[Model], corpora: list[Node]) -> JSON:

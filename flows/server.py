@@ -34,9 +34,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events.worker import EventsWorker
-from prefect.exceptions import PrefectException
-from prefect.logging.handlers import APILogWorker
+from prefect.exceptions import PrefectException, PrefectHTTPStatusError
+from prefect.logging.handlers import APILogHandler, APILogWorker
 from prefect.states import Cancelled, Cancelling, Crashed
 
 from tasks.settings import Settings
@@ -77,7 +78,7 @@ def require_server() -> str:
     """The address of the server of PREFECT_API_URL, which answers.
 
     Raises:
-        DaptError: none is named, or it does not answer.
+        DaptError: none is named, it does not answer, or it refuses us.
     """
     url = str(settings.PREFECT_API_URL.value() or "")
     if not url:
@@ -92,6 +93,14 @@ def require_server() -> str:
             f"the Prefect server {url} does not answer ({err}); start it, or unset PREFECT_API_URL (in the "
             "environment and in Prefect's profile) to have one started here"
         ) from err
+    try:
+        with get_client(sync_client=True) as client:
+            client.request("GET", "/admin/version")
+    except PrefectHTTPStatusError as err:
+        if err.response.status_code in (401, 403):
+            raise DaptError(
+                f"the Prefect server {url} refuses us; set PREFECT_API_AUTH_STRING to its user:password"
+            ) from None
     return url.removesuffix("/api")
 
 
@@ -123,13 +132,32 @@ def cancel_runs() -> None:
 
 
 def remember_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """A flow's `on_running` hook: its run is this process' to cancel."""
+    """A flow's `on_running` hook: its run is this process' to cancel, and its log the server's to show."""
     remember(flow_run.id)
+    log_to_server()
 
 
 def remember(run_id: UUID) -> None:
     """A flow run, here or on a pool, is this process' to cancel."""
     _live[run_id] = str(settings.PREFECT_API_URL.value())
+
+
+def log_to_server() -> None:
+    """Have what our loggers say within a run stand in that run's log, from INFO on; told twice is told once.
+
+    Prefect's own setting for it, PREFECT_LOGGING_EXTRA_LOGGERS, leaves the level at the root's WARNING.
+    """
+    for name in ("tasks", "flows"):
+        ours = logging.getLogger(name)
+        ours.setLevel(logging.INFO)
+        if not any(isinstance(handler, APILogHandler) for handler in ours.handlers):
+            handler = APILogHandler()
+            handler.addFilter(_is_within_a_run)
+            ours.addHandler(handler)
+
+
+def _is_within_a_run(_record: logging.LogRecord) -> bool:
+    return FlowRunContext.get() is not None or TaskRunContext.get() is not None
 
 
 @contextlib.contextmanager
@@ -246,7 +274,7 @@ def _flush(url: str) -> None:
 def serve(home: Path, listener: socket.socket) -> None:
     """Be the server, until nobody uses it."""
     threading.Thread(target=_end_when_unused, args=[home], daemon=True).start()
-    app = "prefect.server.api.server:create_app"
+    app = "flows.own_pages:create_app"
     config = uvicorn.Config(app, factory=True, log_level="warning", timeout_graceful_shutdown=5)
     uvicorn.Server(config).run(sockets=[listener])
 

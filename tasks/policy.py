@@ -19,7 +19,8 @@ from prefect.tasks import exponential_backoff
 
 from tasks.settings import MAX_WORKERS, Settings
 from tasks.store.config import JSON
-from tasks.store.errors import TransientError
+from tasks.store.errors import DaptError, TransientError
+from tasks.store.masking import masked
 from tasks.store.node import Node
 from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter, build_node
@@ -30,7 +31,9 @@ THREADS: TaskRunner[Any] = ThreadPoolTaskRunner[Any](max_workers=MAX_WORKERS)
 """Of every flow: its kernels release the GIL, and how many tasks run at once is what the flow submits."""
 
 
-def node_task(stage: str, room: str, build: Callable[[NodeWriter], None], *, name: str = "") -> NodeTask:
+def node_task(
+    stage: str, room: str, build: Callable[[NodeWriter], None], *, name: str = "", run_name: str = ""
+) -> NodeTask:
     """A Prefect task that makes nodes of one kind.
 
     Called as `(store: str, node: JSON, shard: str, how: JSON)`, it returns the manifest as plain JSON. What
@@ -42,19 +45,27 @@ def node_task(stage: str, room: str, build: Callable[[NodeWriter], None], *, nam
         room: the package that computes it.
         build: what makes it.
         name: of the task where it differs from the stage.
+        run_name: of its runs, `{shard}` in it, where they are not of shards.
     """
 
     def run(store: str, node: JSON, shard: str, how: JSON | None = None) -> JSON:
-        manifest, made = build_node(
-            Store(store),
-            Node.model_validate(node),
-            build,
-            room=room,
-            shard=shard,
-            how=how,
-            scratch=Settings().scratch,
-            run=str(flow_run.id or ""),
-        )
+        try:
+            manifest, made = build_node(
+                Store(store),
+                Node.model_validate(node),
+                build,
+                room=room,
+                shard=shard,
+                how=how,
+                scratch=Settings().scratch,
+                run=str(flow_run.id or ""),
+            )
+        except Exception as err:
+            told = str(err)
+            if masked(told) == told:
+                raise
+            # Prefect keeps an exception's text as the state's
+            raise DaptError(f"{type(err).__name__}: {told}") from None
         done = manifest.to_json()
         if made:
             return done
@@ -64,7 +75,7 @@ def node_task(stage: str, room: str, build: Callable[[NodeWriter], None], *, nam
     return Task(
         run,
         name=name or stage,
-        task_run_name=f"{name or stage} {{shard}}" if name else f"{stage} shard {{shard}}",
+        task_run_name=run_name or f"{stage} shard {{shard}}",
         tags=["dapt", f"stage:{stage}"],
         cache_policy=NO_CACHE,
         persist_result=False,

@@ -3,8 +3,10 @@
 import os
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tasks.store.masking import credential_in
 
 
 def visible_gpus() -> list[str]:
@@ -43,3 +45,13 @@ class Settings(BaseSettings):
 
     scratch: str | None = None
     """A local folder for what is made before it is sent to a remote store; the system's own when not set."""
+
+    @field_validator("store")
+    @classmethod
+    def _no_credential(cls, store: str) -> str:
+        if found := credential_in(store):
+            raise ValueError(
+                f"the URL carries {found}, which would stand in every manifest and log; leave it out and set "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, in the environment or as Secret blocks"
+            )
+        return store

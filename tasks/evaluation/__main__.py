@@ -8,6 +8,7 @@ import importlib
 import os
 
 from tasks.runtime.job import Job
+from tasks.runtime.logs import log_to_output
 from tasks.store.errors import DaptError
 
 _MODULES = {"held_out": "tasks.evaluation.held_out", "benchmark": "tasks.evaluation.harness"}
@@ -16,6 +17,7 @@ _MODULES = {"held_out": "tasks.evaluation.held_out", "benchmark": "tasks.evaluat
 def main() -> None:
     """Do the unit of the job on the command line."""
     job = Job.from_argv()
+    log_to_output()
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # By name: lm-eval alone takes 2 s to import, and held-out units do without it.
     module = importlib.import_module(_MODULES[job.spec["kind"]])

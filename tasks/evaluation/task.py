@@ -3,5 +3,10 @@
 from tasks.evaluation.unit import build_benchmark, build_held_out
 from tasks.policy import node_task
 
-evaluate_benchmark = node_task("evaluation", "tasks.evaluation", build_benchmark, name="evaluate benchmark")
-evaluate_held_out = node_task("evaluation", "tasks.evaluation", build_held_out, name="evaluate held-out")
+_ROOM, _RUN_NAME = "tasks.evaluation", "evaluate {shard}"
+evaluate_benchmark = node_task(
+    "evaluation", _ROOM, build_benchmark, name="evaluate benchmark", run_name=_RUN_NAME
+)
+evaluate_held_out = node_task(
+    "evaluation", _ROOM, build_held_out, name="evaluate held-out", run_name=_RUN_NAME
+)

@@ -5,9 +5,10 @@ figure reads in light and dark. Text stays text. The same numbers give the same 
 metadata, defaults instead of the machine's matplotlibrc. The only module that imports matplotlib (0.5 s).
 """
 
+import base64
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from tasks.report.config import BITS, Corpus, MilestoneFacts, ReportFacts, StageFacts
+from tasks.report.config import BITS, Corpus, ReportFacts, StageFacts
 from tasks.report.numbers import count_text
 from tasks.store.config import JSON
 from tasks.store.tokens import format_tokens
@@ -60,6 +61,24 @@ WIDTH, HEIGHT = 5.4, 3.5
 """Inches at 72 points: two abreast on a desk, one on a phone, text about as large as the page's on both."""
 
 
+Curves = Mapping[int, Sequence[tuple[float, float | None]]]
+"""By a milestone's budget: tokens trained, and the value there (None: not finite)."""
+
+MARGIN = 10
+"""Points around a figure that stands without the page."""
+LIGHT = {
+    "currentColor": "#1c2126",
+    "var(--muted)": "#5c6670",
+    "var(--line)": "#e2e6ea",
+    "var(--paper)": "#ffffff",
+    "var(--series-1)": "#1f6fbf",
+    "var(--series-2)": "#c2570c",
+    "var(--series-3)": "#0f7f6c",
+    "var(--series-4)": "#7d4cc2",
+}
+"""The page's light colours, for a figure that stands without the page."""
+
+
 @dataclass(frozen=True, slots=True)
 class Drawing:
     """A figure: its SVG element for inlining, and what it draws."""
@@ -75,15 +94,12 @@ class Drawing:
 def draw(facts: ReportFacts) -> list[Drawing]:
     """All figures that have something to show."""
     drawings = [
-        _curve_drawing(
-            "loss", "Training loss", "nats a token", facts.milestones, lambda m: [p.loss for p in m.curve]
-        ),
+        draw_loss({m.budget: [(p.tokens, p.loss) for p in m.curve] for m in facts.milestones}),
         _curve_drawing(
             "learning_rate",
             "Learning rate",
             "",
-            facts.milestones,
-            lambda m: [p.learning_rate for p in m.curve],
+            {m.budget: [(p.tokens, p.learning_rate) for p in m.curve] for m in facts.milestones},
         ),
         _bits_drawing(facts),
         *(
@@ -94,27 +110,18 @@ def draw(facts: ReportFacts) -> list[Drawing]:
     return [drawing for drawing in drawings if drawing is not None]
 
 
-def _curve_drawing(
-    name: str,
-    title: str,
-    unit: str,
-    milestones: Sequence[MilestoneFacts],
-    values: Callable[[MilestoneFacts], Sequence[float | None]],
-) -> Drawing | None:
+def draw_loss(curves: Curves) -> Drawing | None:
+    """The loss of trainings, also of one that still runs; None: there is none yet."""
+    return _curve_drawing("loss", "Training loss", "nats a token", curves)
+
+
+def _curve_drawing(name: str, title: str, unit: str, curves: Curves) -> Drawing | None:
     """One line a milestone, by tokens trained."""
     lines: list[JSON] = []
-    for milestone in milestones:
-        points = [
-            (p.tokens, v) for p, v in zip(milestone.curve, values(milestone), strict=True) if v is not None
-        ]
+    for budget, curve in curves.items():
+        points = [(tokens, value) for tokens, value in curve if value is not None]
         if points:
-            lines.append(
-                {
-                    "label": format_tokens(milestone.budget),
-                    "budget": milestone.budget,
-                    "points": thinned(points),
-                }
-            )
+            lines.append({"label": format_tokens(budget), "budget": budget, "points": thinned(points)})
     if not lines:
         return None
 
@@ -141,7 +148,7 @@ def _curve_drawing(
             _legend(axes)
 
     caption = f"{title} by tokens trained, one line a milestone."
-    if any(len(m.curve) > MAX_POINTS for m in milestones):
+    if any(len(curve) > MAX_POINTS for curve in curves.values()):
         caption += " Long curves are averaged over equal runs of steps."
     return Drawing(name, title, caption, _svg(name, title, paint), {"unit": unit, "lines": lines})
 
@@ -308,3 +315,19 @@ def inlined(text: str, *, name: str, label: str) -> str:
     opening = text.index(">")
     head = re.sub(r' (width|height|version)="[^"]*"', "", text[:opening])
     return f'{head} role="img" aria-label="{label}"{text[opening:].strip()}\n'
+
+
+def image_address(drawing: Drawing) -> str:
+    """A figure as a picture of its own, on paper, in a `data:` address."""
+    svg = drawing.svg
+    for variable, colour in LIGHT.items():
+        svg = svg.replace(variable, colour)
+    svg = re.sub(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', _with_margin, svg, count=1)
+    size = f'width="{1.4 * WIDTH * 72:g}" height="{1.4 * HEIGHT * 72:g}"'
+    look = f"background:{LIGHT['var(--paper)']};font-family:system-ui,sans-serif"
+    svg = svg.replace("<svg", f'<svg xmlns="http://www.w3.org/2000/svg" {size} style="{look}"', 1)
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _with_margin(box: re.Match[str]) -> str:
+    return f'viewBox="{-MARGIN} {-MARGIN} {float(box[1]) + 2 * MARGIN:g} {float(box[2]) + 2 * MARGIN:g}"'

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from tasks.store.config import JSON
+from tasks.store.masking import mask_logs
 
 LAUNCHER = "DAPT_LAUNCHER_PID"
 """In a job's environment: the process that launched it."""
@@ -50,6 +51,7 @@ class Job:
     def from_argv(cls) -> "Job":
         """The job named on the command line: `python -m tasks.<room> --job job.json`."""
         _end_with_launcher()
+        mask_logs()
         words = sys.argv[1:]
         if len(words) != 2 or words[0] != "--job":
             sys.exit(f"expected --job FILE, found {' '.join(words) or 'nothing'}")

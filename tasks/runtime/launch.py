@@ -2,7 +2,8 @@
 
 Children never outlive their parent: they get a session of their own, die with the parent's process
 (PR_SET_PDEATHSIG), and their whole group is killed when the parent is interrupted. Output goes to a file, not
-to a pipe, so that neither side waits for the other.
+to a pipe, so that neither side waits for the other; what is new in it is handed on to logging, in the thread
+that launched the job, so that a server shows it under the task that waits for it.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tasks.runtime.job import LAUNCHER, die_with_parent
+from tasks.runtime.logs import Forwarder
 from tasks.store.config import JSON
 from tasks.store.errors import JobError
 
@@ -69,6 +71,7 @@ def launch(
         words += ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
     words += [module, "--job", str(job_file)]
     log = folder / "log.txt"
+    output_lines = Forwarder(log)
     with log.open("ab") as output:
         child = subprocess.Popen(
             words,
@@ -81,11 +84,12 @@ def launch(
         )
     logger.info("%s runs as process %d, its output is in %s", module, child.pid, log)
     try:
-        code = _follow(child, folder / "events.jsonl", on_event)
+        code = _follow(child, folder / "events.jsonl", on_event, output_lines)
     except BaseException:
         _kill_group(child)
         raise
     _kill_group(child)
+    output_lines.finish()
     result = folder / "result.json"
     if code != 0 or not result.exists():
         failure = JobError(_told(module, code, log))
@@ -95,13 +99,19 @@ def launch(
     return done
 
 
-def _follow(child: subprocess.Popen[bytes], events: Path, on_event: Callable[[JSON], None] | None) -> int:
+def _follow(
+    child: subprocess.Popen[bytes],
+    events: Path,
+    on_event: Callable[[JSON], None] | None,
+    output_lines: Forwarder,
+) -> int:
     lines = _new_lines(events)
     while True:
         code = child.poll()
         for line in next(lines):
             if on_event is not None:
                 on_event(json.loads(line))
+        output_lines.look()
         if code is not None:
             return code
         time.sleep(_POLL_S)

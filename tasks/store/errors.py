@@ -14,14 +14,18 @@ Rooms raise, flows collect, `flows/cli.py` turns into an exit code. `assert` is 
 """
 
 from tasks.store.config import JSON
+from tasks.store.masking import masked
 
 
 class DaptError(Exception):
-    """Something a user can act on: what was found, what was expected, what to do."""
+    """Something a user can act on: what was found, what was expected, what to do; nothing secret is in it."""
 
     exit_code = 1
     summary: JSON | None = None
     """What a flow had done when it was raised, for who sums up the run."""
+
+    def __init__(self, told: str = "") -> None:
+        super().__init__(masked(told))
 
 
 class RecipeError(DaptError):

@@ -37,6 +37,7 @@ from tasks.store.manifest import (
     stands,
     write_manifest,
 )
+from tasks.store.masking import masked
 from tasks.store.node import Node
 from tasks.store.paths import TEMPORARY, Store, temporary_name
 
@@ -227,7 +228,7 @@ def _record_failure(store: Store, node: Node, shard: str, run: str, err: Excepti
         "stage": node.stage,
         "shard": shard,
         "fingerprint": node.fingerprint,
-        "error": str(err) if isinstance(err, DaptError) else f"{type(err).__name__}: {err}",
+        "error": str(err) if isinstance(err, DaptError) else masked(f"{type(err).__name__}: {err}"),
         "exit_code": err.exit_code if isinstance(err, DaptError) else 1,
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "run": run,

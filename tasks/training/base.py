@@ -1,12 +1,12 @@
 """`python -m tasks.training.base --job job.json`: a base from a config alone, made from the seed."""
 
-import logging
 import sys
 from pathlib import Path
 
 from transformers import AutoTokenizer
 
 from tasks.runtime.job import Job
+from tasks.runtime.logs import log_to_output
 from tasks.store.errors import DaptError
 from tasks.training.config import BaseJob
 from tasks.training.model import initialised_model, save_model
@@ -27,7 +27,7 @@ def make_base(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    log_to_output()
     try:
         make_base(Job.from_argv())
     except DaptError as err:

@@ -22,7 +22,7 @@ from tasks.store.config import JSON
 from tests.flows.commands import Api, await_that
 from tests.flows.world import World
 
-_DEADLINE_S = 240
+_DEADLINE_S = 600
 
 
 class Team(Api):
@@ -64,7 +64,7 @@ class Team(Api):
 
     def start_server(self) -> None:
         self.start("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
-        await_that(self.answers, "the server answers", _DEADLINE_S)
+        await_that(self.answers, "the server answers", _DEADLINE_S, every=0.5)
 
     def answers(self) -> bool:
         try:
@@ -137,6 +137,7 @@ class Team(Api):
             lambda: self.run(run_id)["state_name"] in states,
             f"{states}: it is {self.run(run_id)['state_name']}",
             _DEADLINE_S,
+            every=1,
         )
         return self.run(run_id)
 

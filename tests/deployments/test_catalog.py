@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from tests.deployments.team import Team, a_team
-from tests.flows.commands import dapt
-from tests.flows.world import World, make_world
+from tests.flows.commands import dapt, started
+from tests.flows.world import ROOT, World, make_world
 
 pytestmark = pytest.mark.flow
 
@@ -112,3 +112,32 @@ def test_without_a_server_it_says_how_to_name_one(given_world: World) -> None:
 @pytest.fixture
 def given_world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return make_world(tmp_path_factory.mktemp("given") / "world")
+
+
+def test_a_pool_without_workers_is_said_in_the_plan_and_when_a_run_begins(bare: Team) -> None:
+    bare.deploy()
+    here = {"PREFECT_API_URL": bare.url, "DAPT_POOL": "gpu"}
+    idle = "no worker of the pool 'gpu' is on line; start one: prefect worker start --pool gpu"
+    assert dapt(bare.world, "plan", "recipe.toml", "--json", **here).told["pool"] == {
+        "name": "gpu",
+        "idle": idle,
+    }
+    with started(bare.world, "run", "recipe.toml", **here) as process:
+        assert process.stderr is not None
+        said = [process.stderr.readline() for _ in range(3)]
+    assert f"{idle}\n" in said
+
+
+def test_a_pool_on_no_server_is_refused(given_world: World) -> None:
+    done = dapt(given_world, "run", "recipe.toml", DAPT_POOL="gpu")
+    assert done.code == 1
+    assert "the pool 'gpu' is on no server: set PREFECT_API_URL" in done.err
+
+
+def test_prefects_own_deploy_takes_the_same_flows(bare: Team) -> None:
+    file = ROOT / "deployments" / "prefect.yaml"
+    bare.start("deploy", "--no-prompt", "deploy", "--all", "--prefect-file", str(file))
+    assert bare.processes["deploy"].wait(120) == 0, (bare.world.folder / "deploy.log").read_text()
+    found = httpx.get(f"{bare.url}/deployments/name/adapt/textbooks").raise_for_status().json()
+    assert found["entrypoint"] == "flows.adapt.adapt"
+    assert found["parameters"]["recipe"]["budget"]["milestones"] == [400_000_000]

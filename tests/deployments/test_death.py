@@ -72,7 +72,7 @@ def some_steps(world: World) -> tuple[int, int]:
     """The newest checkpoint's steps, and those of a later one that the training is let make."""
     before = newest_step(world)
     let(world, signal.SIGCONT)
-    await_that(lambda: newest_step(world) > before, f"a checkpoint behind step {before}", 240)
+    await_that(lambda: newest_step(world) > before, f"a checkpoint behind step {before}", 600)
     let(world, signal.SIGSTOP)
     return before, newest_step(world)
 
@@ -85,7 +85,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         for pool in ("cpu", "gpu"):
             team.start_worker(pool)
         first = team.start_run("dies")
-        await_that(lambda: newest_step(world) > 0, "the training is under way", 240)
+        await_that(lambda: newest_step(world) > 0, "the training is under way", 600)
         let(world, signal.SIGSTOP)
         team.kill("server")
         time.sleep(2)
@@ -96,7 +96,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         team.ask(f"flow_runs/{first}/set_state", {"state": {"type": "CANCELLING"}})
         team.await_state(first, "Cancelled")
         [child] = team.runs("train dies 5K")
-        await_that(lambda: not trainers(world), "the trainers are gone", 120)
+        await_that(lambda: not trainers(world), "the trainers are gone", 300)
         team.await_state(child["id"], "Cancelled")
         cancelled = [team.run(first), team.run(child["id"])]
         left_after_cancel = trainers(world)

@@ -3,7 +3,9 @@
 It answers what `huggingface_hub` and `datasets` ask before and while files are read: repository info by a
 revision, file tree, and files by range, sent to another host (127.0.0.2) as the Hub does for large ones.
 `hub.faults` holds (part of a path, status) pairs, each answered once; `hub.requests` what was asked;
-`hub.refused` a status and headers by repository: how the Hub answers to those who may not read it.
+`hub.refused` a status and headers by repository: how the Hub answers to those who may not read it. With a
+`token` it answers nobody without, with a `signature` its blobs' addresses carry one; what has a part of
+`hub.withheld` in its path is refused, in words that repeat the token.
 """
 
 import hashlib
@@ -19,7 +21,9 @@ BLOB_HOST = "127.0.0.2"
 class HubServer:
     """Repositories in memory; every publication is a commit, and `main` is the newest."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, token: str = "", signature: str = "") -> None:
+        self.token, self.signature = token, signature
+        self.withheld: list[str] = []
         self.commits: dict[str, dict[str, dict[str, bytes]]] = {}
         self.faults: list[tuple[str, int]] = []
         self.requests: list[str] = []
@@ -50,6 +54,11 @@ class HubServer:
         history = self.commits[repository]
         return list(history)[-1] if revision == "main" else revision if revision in history else None
 
+    def digest(self, name: str) -> str:
+        """The sha256 of the newest file of a name."""
+        trees = [files for history in self.commits.values() for files in history.values() if name in files]
+        return hashlib.sha256(trees[-1][name]).hexdigest()
+
     def blob(self, digest: str) -> bytes:
         """A file by the sha256 of its bytes."""
         files = (
@@ -73,6 +82,8 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 if f"/{repository}/" in f"{urlsplit(self.path).path}/":
                     self.send(status, b"{}", headers)
                     return
+            if self.forbidden():
+                return
             parts = unquote(urlsplit(self.path).path).strip("/").split("/")
             if parts[0] == "blobs":
                 self.send_bytes(hub.blob(parts[1]))
@@ -84,6 +95,16 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 self.refuse("EntryNotFound")
 
         do_HEAD = do_GET
+
+        def forbidden(self) -> bool:
+            """Whether the request was refused: for want of the token or signature, or as withheld."""
+            blob, given = self.path.startswith("/blobs/"), self.headers.get("Authorization", "")
+            known = hub.signature in self.path if blob else given == f"Bearer {hub.token}" or not hub.token
+            if known and not any(part in self.path for part in hub.withheld):
+                return False
+            why = f"{given or 'nobody'} may not read this"
+            self.send(403 if known else 401, b"{}", {"X-Error-Message": why})
+            return True
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
             """Silence: tests read `hub.requests`."""
@@ -125,7 +146,9 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 self.send_bytes(data, headers)
                 return
             headers |= {"X-Linked-Size": str(len(data)), "X-Linked-Etag": f'"{digest}"'}
-            self.send(302, b"", {**headers, "Location": f"http://{BLOB_HOST}:{hub.port}/blobs/{digest}"})
+            signed = f"?X-Amz-Signature={hub.signature}" if hub.signature else ""
+            where = f"http://{BLOB_HOST}:{hub.port}/blobs/{digest}{signed}"
+            self.send(302, b"", {**headers, "Location": where})
 
         def send_bytes(self, data: bytes, headers: dict[str, str] | None = None) -> None:
             wanted = self.headers.get("Range", "")

@@ -73,12 +73,12 @@ def started(world: World, *words: str, **env: str) -> Iterator[subprocess.Popen[
         process.communicate()
 
 
-def await_that(holds: Callable[[], object], what: str, seconds: float = 90) -> None:
-    """Wait until something holds."""
+def await_that(holds: Callable[[], object], what: str, seconds: float = 90, *, every: float = 0.05) -> None:
+    """Wait until something holds, looking `every` so many seconds: seldom where that is work for others."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 def made(world: World, stage: str) -> int:
@@ -113,6 +113,23 @@ class Api:
             if not names or run["name"] in names:
                 found.setdefault(run["name"], []).append(run["state_name"])
         return found
+
+    def artifacts(self, *flow_runs: str) -> dict[str, list[dict[str, Any]]]:
+        """Artifacts of flow runs of these names, by key, oldest first."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        body = {"flow_runs": {"name": {"any_": flow_runs}}, "limit": 200, "sort": "CREATED_DESC"}
+        for artifact in reversed(self.ask("artifacts/filter", body)):
+            found.setdefault(artifact["key"], []).append(artifact)
+        return found
+
+    def history(self, artifact: str) -> list[dict[str, Any]]:
+        """What an artifact told when it was made (its description alone) and at each update, by its id."""
+        body = {
+            "event": {"prefix": ["prefect.artifact."]},
+            "resource": {"id": [f"prefect.artifact.{artifact}"]},
+            "order": "ASC",
+        }
+        return [event["payload"] for event in self.ask("events/filter", {"filter": body})["events"]]
 
     def task_runs(self, flow_run: str | None = None) -> list[dict[str, Any]]:
         """Every task run, page by page; only those of flow runs of a name where one is given."""

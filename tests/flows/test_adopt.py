@@ -190,6 +190,7 @@ def test_a_file_that_changed_since_it_was_adopted_is_refused(tokenized: World) -
     ("more", "told"),
     [
         ({"sequence_length": 32}, "tokens was adopted with --sequence-length 64, found 32"),
+        ({"path": "s3://me:secret@bucket/*.parquet"}, "the URL carries a user name or password"),
         ({"name": "No Name"}, "--name 'No Name': expected lower-case letters"),
         ({"sequence_length": 1, "name": "x"}, "--sequence-length 1: expected at least 2"),
     ],

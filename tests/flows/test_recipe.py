@@ -186,6 +186,22 @@ def test_the_last_set_of_a_field_wins(given: World) -> None:
     assert given.load("seed=1", "seed=2").seed == 2
 
 
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        ('download.files=["a.jsonl", "s3://key:plantedpw@bucket/*.jsonl"]', "download.files"),
+        ('general.files=["https://host/a.jsonl?token=plantedpw"]', "general.files"),
+        ("training.base_model=s3://key:plantedpw@bucket/model", "training.base_model"),
+    ],
+)
+def test_a_credential_in_a_url_is_refused_and_not_repeated(given: World, override: str, field: str) -> None:
+    (line,) = told(given, override)
+    assert f"{field}: the URL carries" in line
+    assert "HF_TOKEN" in line
+    assert "Secret blocks" in line
+    assert "plantedpw" not in line
+
+
 def test_relative_paths_are_relative_to_the_recipe_s_file(
     given: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 from tests.flows.commands import Api, Done, await_that, dapt, made, processes_of, started
 from tests.flows.test_inspect import STAGE_KEYS
 from tests.flows.world import World
+from tests.leaks import leaked, leaks
 
 pytestmark = [pytest.mark.train, pytest.mark.flow]
 
@@ -26,6 +30,8 @@ class Interrupted:
     err: str
     alive: list[int]
     runs: dict[str, list[str]]
+    leaks: list[str]
+    """Files of the store, a training's job, log and events among them, that hold a planted secret."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,14 @@ class Story:
     done: Done
 
 
+PLANTED = {"HF_TOKEN": "hf_planted4Vd81cQ", "AWS_SECRET_ACCESS_KEY": "planted/aws+secret2"}
 WORDS = ["run", "recipe.toml", "--set", 'budget.milestones=["5K"]', "--set", "training.epochs=6"]
 
 
 @pytest.fixture(scope="module")
 def story(corpora: World, api: Api, tmp_path_factory: pytest.TempPathFactory) -> Story:
     world = World(shutil.copytree(corpora.folder, tmp_path_factory.mktemp("whole") / "world"))
-    env = {"PREFECT_API_URL": api.url}
+    env = {"PREFECT_API_URL": api.url, **PLANTED}
     with started(world, *WORDS, **env) as process:
         steps = lambda: list(world.store.glob("work/training/*/step-*/manifest.json"))  # noqa: E731
         await_that(steps, "a training has a checkpoint", 200)
@@ -55,7 +62,8 @@ def story(corpora: World, api: Api, tmp_path_factory: pytest.TempPathFactory) ->
     time.sleep(0.5)
     alive = processes_of(world.store)
     names = ("adapt tiny", "train tiny 5K")
-    first = Interrupted(process.returncode, seconds, err, alive, api.flow_runs(*names))
+    found = leaks(world.store, list(PLANTED.values()))
+    first = Interrupted(process.returncode, seconds, err, alive, api.flow_runs(*names), found)
     return Story(world, api, first, dapt(world, *WORDS, "--json", **env))
 
 
@@ -153,3 +161,83 @@ def test_its_record_names_what_it_stands_on(story: Story) -> None:
     record = json.loads(file.read_text())
     for paths in record["nodes"].values():
         assert all((story.world.store / path / "manifest.json").exists() for path in paths)
+
+
+def test_a_training_s_progress_moved_and_its_curve_is_a_picture(story: Story) -> None:
+    found = story.api.artifacts("train tiny 5K")
+    *_, progress = found["tiny-training-5k"]
+    assert progress["data"] == 100
+    assert progress["description"].startswith("118 steps, ")
+    first, *_, last = (state["description"] for state in story.api.history(progress["id"]))
+    steps = re.fullmatch(r"step (\d+) of 118, loss [\d.]+, [\d,]+ tokens/s", first)
+    assert steps
+    assert int(steps[1]) < 118
+    assert last == progress["description"]
+    *_, curve = found["tiny-loss-5k"]
+    assert curve["type"] == "image"
+    assert curve["data"].startswith("data:image/svg+xml;base64,")
+    (units,) = story.api.artifacts("evaluate tiny 5K")["tiny-evaluation-5k"]
+    assert (units["data"], units["description"]) == (100, "2 of 2 units")
+
+
+def test_the_scores_table_has_the_numbers_of_the_run_s_json(story: Story) -> None:
+    *_, table = story.api.artifacts("adapt tiny")["tiny-scores"]
+    scores = (story.done.told["base"], story.done.told["milestones"][0]["scores"])
+    for row in json.loads(table["data"]):
+        corpus = row["measure"].removeprefix("bits_per_byte.")
+        base, after = (of_model["bits_per_byte"][corpus] for of_model in scores)
+        assert (row["base"], row["5K"]) == (round(base, 4), round(after, 4))
+        assert row["5K - base"] == round(after - base, 4)
+        if corpus == "domain":
+            low, high = map(float, row["5K - base, 95 %"].split(" to "))
+            assert low < after - base < high
+
+
+def test_the_report_is_told_on_the_run_of_the_whole(story: Story) -> None:
+    for name in ("report tiny", "adapt tiny"):
+        (artifact,) = story.api.artifacts(name)["tiny-report"]
+        assert story.done.told["report"] in artifact["data"]
+        assert "## Verdict" in artifact["data"]
+
+
+def test_a_training_s_lines_are_in_its_run_s_log_with_their_level_and_not_on_the_terminal(
+    story: Story,
+) -> None:
+    names = {run["id"]: run["name"] for run in story.api.task_runs("train tiny 5K")}
+    body = {"logs": {"task_run_id": {"any_": list(names)}}, "limit": 200, "sort": "TIMESTAMP_ASC"}
+    logs = story.api.ask("logs/filter", body)
+    lines = [(log["level"], log["message"]) for log in logs if log["name"] == "tasks.runtime.output"]
+    assert any(level == 20 and " INFO tasks.training.loop checkpoint " in line for level, line in lines)
+    assert any(level == 30 and "[WARNING] [real_accelerator.py" in line for level, line in lines)
+    assert {names[log["task_run_id"]] for log in logs} == {"train 5K"}
+    assert any(log["message"].endswith("/log.txt") for log in logs), "the file is named"
+    for err in (story.first.err, story.done.err):
+        assert "checkpoint at step" not in err
+        assert "real_accelerator" not in err
+
+
+def test_a_flow_without_the_command_line_around_it_is_tagged_and_logged_too(
+    standing: World, api: Api
+) -> None:
+    """As a worker runs it."""
+    code = "from flows.gpu import train_model as t; from flows.recipe import load_recipe as r; "
+    code += "t(r('recipe.toml', ['name=plain']), 'base')"
+    words = [sys.executable, "-c", code]
+    env = standing.env(PREFECT_API_URL=api.url)
+    done = subprocess.run(words, cwd=standing.folder, env=env, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (run,) = api.task_runs("train plain base")
+    assert run["name"] == "make base"
+    assert {"dapt", "recipe:plain", "stage:training"} == set(run["tags"])
+    logs = api.ask("logs/filter", {"logs": {"task_run_id": {"any_": [run["id"]]}}})
+    lines = [(log["name"], log["level"], log["message"]) for log in logs]
+    assert len(lines) == len(set(lines)), "told once"
+    assert any(name == "tasks.runtime.launch" and level == 20 for name, level, _ in lines)
+    assert any(name == "tasks.runtime.output" and level == 30 for name, level, _ in lines)
+
+
+def test_the_secrets_of_its_environment_are_written_nowhere(story: Story) -> None:
+    secrets = list(PLANTED.values())
+    assert story.first.leaks == []
+    assert leaks(story.world.store, secrets) == []
+    assert leaked(f"{story.first.err}{story.done.out}{story.done.err}", secrets) == []

@@ -1,5 +1,6 @@
 """The three files: alike every time, escaped, asking nothing of a network, each number in the JSON."""
 
+import base64
 import html
 import json
 import re
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tasks.report.config import STAGE, ReportFacts, report_node
-from tasks.report.figures import MAX_POINTS, thinned
+from tasks.report.figures import LIGHT, MAX_POINTS, draw_loss, image_address, thinned
 from tasks.report.files import build_report, make_report, report_json
 from tasks.report.numbers import MINUS
 from tasks.report.page import Report, render_html, render_markdown
@@ -205,3 +206,21 @@ def test_a_long_curve_is_averaged_and_keeps_its_mean_and_end() -> None:
     mean = sum(y for _, y in points) / len(points)
     assert sum(y for _, y in drawn) / len(drawn) == pytest.approx(mean)
     assert thinned(points[:9]) == [list(point) for point in points[:9]]
+
+
+def test_a_figure_without_the_page_is_a_picture_in_its_light_colours(page_text: str) -> None:
+    drawing = draw_loss({400_000: [(1000, 5.0), (2000, None), (3000, 4.0)]})
+    assert drawing is not None
+    assert drawing.data["lines"][0]["points"] == [[1000, 5.0], [3000, 4.0]]
+    kind, _, data = image_address(drawing).partition(",")
+    assert kind == "data:image/svg+xml;base64"
+    picture = base64.b64decode(data).decode()
+    assert ET.fromstring(picture).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "var(" not in picture
+    assert LIGHT["var(--series-1)"] in picture
+    light = page_text[: page_text.index("prefers-color-scheme: dark")]
+    assert all(colour in light for colour in LIGHT.values())
+
+
+def test_a_training_without_a_step_has_no_figure() -> None:
+    assert draw_loss({400_000: []}) is None
