@@ -76,8 +76,8 @@ def adopt(
         raise RecipeError(f"--sequence-length {sequence_length}: expected at least 2")
     if found := credential_in(source.path):
         raise RecipeError(
-            f"the URL carries {found}, which manifests would keep; leave it out and set {', '.join(SECRETS)} in "
-            "the environment"
+            f"the URL carries {found}, which manifests would keep; leave it out and set "
+            f"{', '.join(SECRETS)} in the environment"
         )
     store, here = Store(settings.store), Path.cwd()
     made_by = tokenizer_of(resolve_model(tokenizer, folder=here, weights=False))
