@@ -23,6 +23,7 @@ from flows.shown import show_report, tags_of
 from tasks.settings import Settings
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError
+from tasks.store.use import using
 from tasks.training.run import clear_finished_work
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ def adapt(recipe: Recipe, until: str = "report", budget_variable: str = "") -> J
     save_record(resolved)
     run_id = UUID(flow_run.id)
     with (
+        using(resolved.store, recipe.name),
         tags(*tags_of(recipe)),
         heeding_cancellation(run_id),
         at_work(resolved.store, run_id, recipe.name),
@@ -94,6 +96,7 @@ def _made(resolved: Resolved, until: str) -> list[str]:
     try:
         for corpus in resolved.chains:
             made += build_corpus(resolved.recipe, corpus)["made"]
+        save_record(resolved)  # now that all is known: what a killed run made is still reached
         if reaches(until, "train"):
             for model in models_of(resolved):
                 made += make_model(resolved, model)

@@ -98,14 +98,6 @@ def heeding_cancellation(run_id: UUID) -> Iterator[None]:
         ended.set()
 
 
-def runs_at_work(store: Store) -> list[JSON]:
-    """The live runs on a local store, as they told of themselves: `recipe`, `host`, `pid`, `flow_run`."""
-    if store.local is None:
-        return []
-    told = (_told(file) for file in sorted(store.local_path(RUNS).glob("*.json")) if not _is_dead(file))
-    return [run for run in told if run is not None]
-
-
 def _client() -> SyncPrefectClient:
     return get_client(sync_client=True)
 

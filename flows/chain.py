@@ -1,8 +1,10 @@
 """The data nodes of a corpus, known before anything runs: one chain of nodes a source shard.
 
 A chain is download → filtering → signatures → dedup (which also follows the shard before it) →
-tokenization → packing. The general corpus' chain ends at dedup: it is measured, never packed. The tokenizer
-that models are saved and measured with is a node of the first shard: trained on it, or made of a given one.
+tokenization → packing. The general corpus' chain ends at dedup: it is measured, never packed. Adopted
+tokens have packed shards alone: what comes before was done elsewhere, no text is left to hold out. The
+tokenizer that models are saved and measured with is a node of the first shard: trained on it, or made of a
+given one.
 """
 
 from bisect import bisect_left
@@ -15,6 +17,7 @@ import tasks.download.config as download
 import tasks.filtering.config as filtering
 import tasks.packing.config as packing
 import tasks.tokenization.config as tokenization
+from flows.adopted import Adopted
 from flows.recipe import Recipe
 from tasks.download.config import SourceConfig, SourceShard
 from tasks.store.manifest import Manifest, stands
@@ -72,6 +75,11 @@ class Chain:
     def _text_before(self) -> list[int]:
         """Bytes of text before each shard, and in the end of all."""
         return list(accumulate((shard.text_bytes for shard in self.shards), initial=0))
+
+    @property
+    def has_text(self) -> bool:
+        """Whether its documents can be read, held out and measured."""
+        return not self.shards or "download" in self.shards[0].nodes
 
     def rate(self, whole: int, added: int) -> float:
         """What a byte of text adds towards the target, at the rate of the first shards.
@@ -137,6 +145,18 @@ def domain_chain(recipe: Recipe, shards: list[SourceShard], tokenizer: Tokenizer
         nodes["packing"] = packing.node(recipe.packing, nodes["tokenization"])
         found.append(replace(shard, nodes=nodes))
     return Chain(DOMAIN, found, recipe.sequences[-1], _TOKENS_PER_BYTE / recipe.packing.sequence_length)
+
+
+def adopted_chain(recipe: Recipe, adopted: Adopted, tokenizer: TokenizerRef) -> Chain:
+    """The chain of tokens that were adopted; a shard's size is told in tokens, so estimates are exact."""
+    found: list[ShardNodes] = []
+    for position, shard in enumerate(adopted.shards):
+        nodes = {"packing": shard.node}
+        if not found:
+            nodes = {"tokenizer": tokenization.given_tokenizer_node(tokenizer), **nodes}
+        tokens = shard.sequences * adopted.sequence_length
+        found.append(ShardNodes(position, tokens, shard.read_bytes, nodes))
+    return Chain(DOMAIN, found, recipe.sequences[-1], 1 / adopted.sequence_length)
 
 
 def general_chain(recipe: Recipe, shards: list[SourceShard]) -> Chain:

@@ -26,11 +26,13 @@ from prefect import tags
 from prefect.settings import PREFECT_API_URL
 from rich.console import Console
 
+from flows import adoption, inspect, look
 from flows import doctor as checks
-from flows import inspect, look
+from flows import lineage as origins
 from flows.adapt import adapt
 from flows.budget import add_milestone, variable_of, written
 from flows.display import Display, set_up_logging
+from flows.gc import collect
 from flows.outcome import NOTHING_DONE, outcome, save_record, walks_of
 from flows.plan import make_plan
 from flows.pool import why_idle
@@ -52,10 +54,12 @@ from flows.terminal import (
     told_as_json,
     without_collector,
 )
+from tasks.download.tokens import TokenSource
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError
 from tasks.store.paths import Store
 from tasks.store.shard import require_disk
+from tasks.store.use import using
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 Until = Literal["corpus", "train", "evaluate", "report"]
@@ -120,7 +124,8 @@ def run(
             save_record(resolved, walks=walks)
         if planned["totals"]["miss"]:
             del walks  # of no use while anything is made
-            done, failure = _run(resolved, until, planned, quiet=as_json)
+            with using(resolved.store, resolved.recipe.name):
+                done, failure = _run(resolved, until, planned, quiet=as_json)
         else:
             _tell_notes(resolved)
             stood = f"{resolved.recipe.name}: nothing to do, all {planned['totals']['hit']} nodes stand"
@@ -176,6 +181,59 @@ def _beside(work: Callable[..., JSON], *arguments: object) -> JSON:
 
 for looking in (look.status, look.show, look.verify):
     app.command()(looking)
+
+
+@app.command()
+def adopt(
+    path: Annotated[str, typer.Argument(help="A folder, glob, URL, save_to_disk folder or Hub data set.")],
+    tokenizer: Annotated[str, typer.Option(help="What made the ids: a Hub id or a folder.")],
+    name: Annotated[str, typer.Option(help="What recipes call them; left out: made of the path.")] = "",
+    column: Annotated[str, typer.Option(help="The column of token ids.")] = "input_ids",
+    sequence_length: Annotated[int, typer.Option(help="Rows that all have it are taken as packed.")] = 2000,
+    subset: Annotated[str, typer.Option(help="Of a Hub data set.")] = "",
+    split: Annotated[str, typer.Option(help="Of a Hub data set or a saved one; left out: train.")] = "",
+    revision: Annotated[str, typer.Option(help="Of a Hub data set; left out: the newest.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Take existing token shards in, validated, with their provenance."""
+    source = TokenSource(path, column=column, subset=subset, split=split, revision=revision)
+    with told_as_json(as_json, {"name": None}), stdout_for_json(as_json), Display(stderr).showing():
+        settings, length = read_settings(), sequence_length
+        told = adoption.adopt(
+            source, name=name, tokenizer=tokenizer, sequence_length=length, settings=settings
+        )
+    for note in told["notes"]:
+        stderr.print(note, markup=False, highlight=False, soft_wrap=True)
+    print_json(told) if as_json else adoption.print_adopted(told, Console())
+
+
+@app.command()
+def gc(
+    keep: Annotated[list[Path], typer.Option(metavar="RECIPE", help="Left out: all ever run here.")] = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would go, and stop.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what no kept recipe reaches; never what a live run needs."""
+    blank = {"kept": [], "removed": [], "bytes": 0, "dry_run": dry_run}
+    with told_as_json(as_json, blank), stdout_for_json(as_json):
+        told = collect(keep, read_settings(), dry_run=dry_run, console=stderr if as_json else Console())
+    if as_json:
+        print_json(told)
+    elif told["removed"]:
+        print("a dry run: nothing was removed" if dry_run else "removed")
+
+
+@app.command()
+def lineage(
+    path: Annotated[str, typer.Argument(help="A node's folder or a file in it: checkpoint, shard, report.")],
+    step: Annotated[int | None, typer.Option(help="The documents that a training saw in this step.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what something was made of: files, revisions, configs, code; or what a step saw."""
+    with told_as_json(as_json, {"path": path}):
+        told = origins.lineage(path) if step is None else origins.documents_of_step(path, step)
+    show_it = origins.print_lineage if step is None else origins.print_documents
+    print_json(told) if as_json else show_it(told, Console())
 
 
 @app.command()

@@ -21,6 +21,7 @@ from functools import partial
 from prefect import flow
 from prefect.futures import PrefectFuture
 
+from flows.adoption import build_adopted
 from flows.chain import DOMAIN, Chain, ShardNodes, Walk, standing
 from flows.milestones import corpus_nodes
 from flows.recipe import Recipe
@@ -32,7 +33,7 @@ from tasks.dedup.task import dedup_shard, sign_shard
 from tasks.download.task import download_shard
 from tasks.filtering.task import filter_shard
 from tasks.packing.task import commit_corpus, pack_shard
-from tasks.policy import THREADS, NodeTask
+from tasks.policy import THREADS, NodeTask, node_task
 from tasks.runtime.progress import Progress, tell
 from tasks.settings import Settings
 from tasks.store.config import JSON
@@ -52,6 +53,8 @@ TASKS: dict[str, NodeTask] = {
     "tokenization": tokenize_shard,
     "packing": pack_shard,
 }
+adopt_shard = node_task("packing", "tasks.packing", build_adopted)
+"""Makes an adopted shard that went missing again, from its source files."""
 IN_ORDER = frozenset({"dedup"})
 """Stages that take the shards one after another."""
 
@@ -191,7 +194,7 @@ class _Build:
             if stage is None or shard.running or shard.failed or not self._ready(position, stage):
                 continue
             node = shard.nodes.nodes[stage]
-            future = TASKS[stage].submit(
+            future = (adopt_shard if "adopted" in node.config else TASKS[stage]).submit(
                 self.resolved.store.root,
                 node.model_dump(mode="json"),
                 self._shard_name(shard),

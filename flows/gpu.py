@@ -34,6 +34,7 @@ from tasks.store.errors import DaptError, ShardsFailed
 from tasks.store.manifest import Manifest, stands
 from tasks.store.node import Node
 from tasks.store.paths import Store
+from tasks.store.use import using
 from tasks.training.config import how_of
 from tasks.training.task import make_base, train_milestone
 
@@ -151,7 +152,11 @@ def train_model(recipe: Recipe, label: str, node: JSON | None = None) -> JSON:
     run: NodeTask = make_base if label == "base" else train_milestone
     told = how_of(recipe.training, settings.ranks)
     try:
-        with heeding_cancellation(UUID(flow_run.id)), training_shown(recipe, label) as shown:
+        with (
+            using(store, recipe.name),
+            heeding_cancellation(UUID(flow_run.id)),
+            training_shown(recipe, label) as shown,
+        ):
             manifest = run(store.root, wanted.model_dump(mode="json"), label, told)
             if label != "base":
                 show_trained(shown, label, Manifest.model_validate(manifest))
@@ -215,7 +220,11 @@ def evaluate_model(recipe: Recipe, label: str, units: dict[str, JSON] | None = N
     else:
         missing = {name: Node.model_validate(unit) for name, unit in units.items()}
     at_once = settings.ranks if settings.has_gpu else settings.workers
-    with heeding_cancellation(UUID(flow_run.id)), evaluation_shown(recipe, label, list(missing)):
+    with (
+        using(store, recipe.name),
+        heeding_cancellation(UUID(flow_run.id)),
+        evaluation_shown(recipe, label, list(missing)),
+    ):
         return {"made": _measured(store, recipe, label, missing, at_once)}
 
 

@@ -178,6 +178,11 @@ def print_verified(told: JSON, console: Console) -> None:
 
 def dropped(resolved: Resolved, reason: str, count: int) -> list[JSON]:
     """The first documents that went: where, why, how they begin, and what they duplicate."""
+    if not resolved.chains[DOMAIN].has_text:
+        raise DaptError(
+            f"{resolved.recipe.name} trains on adopted tokens: their text, and what was dropped of it, is "
+            "not here; `dapt show RECIPE packed` shows them decoded"
+        )
     found: list[JSON] = []
     seen: set[str] = set()
     for document in _dropped(resolved, resolved.chains[DOMAIN]):

@@ -87,7 +87,7 @@ def evaluation_nodes(
     """What is measured on one model, by name: benchmarks, and `bits_per_byte.domain` and `.general`.
 
     The domain's slice lies within the first milestone's shards, so that base and all milestones are compared
-    on the same documents.
+    on the same documents. Adopted tokens have no text, so no domain slice.
     """
     recipe, tokenizer = resolved.recipe, tokenizer_node(resolved)
     eos_id = (resolved.tokenizer or trained_tokenizer_of(tokenizer)).eos_id
@@ -103,7 +103,9 @@ def evaluation_nodes(
     }
     if not recipe.held_out.fraction:
         return found
-    used = {DOMAIN: len(first_corpus.reads["shards"])}
+    used = {}
+    if resolved.chains[DOMAIN].has_text:
+        used[DOMAIN] = len(first_corpus.reads["shards"])
     if GENERAL in walks:
         used[GENERAL] = len(walks[GENERAL].used)
     for corpus, num_shards in used.items():

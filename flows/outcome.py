@@ -77,12 +77,15 @@ def save_record(resolved: Resolved, *, walks: dict[str, Walk] | None = None) -> 
         walks: how far its corpora stand, from who has just looked; None: looked at here.
     """
     nodes = nodes_of(resolved, walks or walks_of(resolved))
+    paths = {stage: [node.path for node in of_stage] for stage, of_stage in nodes.items()}
+    if resolved.base_path is not None:
+        paths["base"] = [resolved.base_path]
     write_record(
         resolved.store,
         resolved.recipe,
         revisions=resolved.revisions,
         versions={node.stage: node.version for of_stage in nodes.values() for node in of_stage},
-        nodes={stage: [node.path for node in of_stage] for stage, of_stage in nodes.items()},
+        nodes=paths,
     )
 
 

@@ -171,7 +171,7 @@ def _add_shards(draft: _Draft, chain: Chain, walked: Walk) -> None:
                 rates.learn(stage, manifest, shard.text_bytes)
                 continue
             draft.seconds += rates.seconds(stage, shard.text_bytes)
-            if stage == "download":
+            if stage == "download" or "adopted" in node.config:
                 draft.bytes_to_read += shard.read_bytes
                 draft.disk_bytes += shard.text_bytes * _DISK_PER_BYTE
             if stage == "packing":
@@ -239,9 +239,8 @@ def _add_evaluations(
             units = {**evaluation_nodes(resolved, models[label], walks, corpora[0])}
         else:
             names = list(recipe.evaluation.benchmarks)
-            names += (
-                [f"bits_per_byte.{corpus}" for corpus in resolved.chains] if recipe.held_out.fraction else []
-            )
+            measured = [corpus for corpus, chain in resolved.chains.items() if chain.has_text]
+            names += [f"bits_per_byte.{corpus}" for corpus in measured] if recipe.held_out.fraction else []
             units = dict.fromkeys(names, None)
         for name, unit in units.items():
             found = draft.look(unit)
@@ -286,19 +285,19 @@ def print_plan(plan: JSON, console: Console) -> None:
     totals, memory = plan["totals"], plan["memory"]
     console.print(
         f"{totals['hit']} nodes stand, {totals['miss']} to make: "
-        f"read {_size(totals['bytes_to_read'])}, "
-        f"make about {totals['tokens_to_make']:,} tokens, {_size(totals['disk_bytes'])} on disk, "
+        f"read {size_told(totals['bytes_to_read'])}, "
+        f"make about {totals['tokens_to_make']:,} tokens, {size_told(totals['disk_bytes'])} on disk, "
         f"about {totals['seconds']:,.0f} s",
         highlight=False,
     )
     parts = ", ".join(
-        f"{key.removesuffix('_bytes')} {_size(value)}"
+        f"{key.removesuffix('_bytes')} {size_told(value)}"
         for key, value in memory.items()
         if key.endswith("_bytes") and key not in ("device_bytes", "host_bytes")
     )
     console.print(
-        f"memory a rank: {_size(memory['device_bytes'])} on the device ({parts}), "
-        f"{_size(memory['host_bytes'])} offloaded; {memory['parameters']:,} parameters, "
+        f"memory a rank: {size_told(memory['device_bytes'])} on the device ({parts}), "
+        f"{size_told(memory['host_bytes'])} offloaded; {memory['parameters']:,} parameters, "
         f"{memory['micro_batch']} sequences at once",
         highlight=False,
     )
@@ -312,7 +311,7 @@ def print_plan(plan: JSON, console: Console) -> None:
         )
 
 
-def _size(num_bytes: float) -> str:
+def size_told(num_bytes: float) -> str:
     """As people read it: two digits below 10 MB, whole MB above, GB from 10 GB on."""
     if num_bytes >= 1e10:
         return f"{num_bytes / 1e9:,.1f} GB"

@@ -63,6 +63,8 @@ class GeneralConfig(SourceConfig):
                 f"replay_fraction is {self.replay_fraction}; general text is measured, replay in training is "
                 "not available: leave it out"
             )
+        if self.adopted:
+            raise ValueError("adopted tokens have no text to measure; give dataset, files or source")
         return self
 
 
@@ -96,6 +98,25 @@ class Recipe(StageConfig):
                     "raise the milestone or lower the batch"
                 )
             before = sequences
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> Self:
+        """Adopted tokens pass no stage before packing: what is asked of one would be ignored in silence."""
+        if not self.download.adopted:
+            return self
+        judged = self.tokenization.model_copy(update={"tokenizer": ""})
+        given = {
+            "filtering": self.filtering != FilteringConfig() and self.general is None,
+            "dedup": self.dedup != DedupConfig() and self.general is None,
+            "tokenization": judged != TokenizationConfig(),
+        }
+        for section, asked in given.items():
+            if asked:
+                raise ValueError(
+                    f"{section} works on text, and download.adopted names tokens; leave {section} out"
+                    + (" but for its tokenizer" if section == "tokenization" else "")
+                )
         return self
 
     @model_validator(mode="after")

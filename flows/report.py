@@ -117,6 +117,8 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
 
 def _described(source: SourceConfig) -> str:
     """A source in words."""
+    if source.adopted:
+        return f"adopted tokens {source.adopted}"
     if source.dataset:
         return f"{source.dataset} {source.subset}".strip()
     if source.source:

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.chain import DOMAIN, GENERAL, Chain, domain_chain, general_chain
+from flows.adopted import adopted_for
+from flows.chain import DOMAIN, GENERAL, Chain, adopted_chain, domain_chain, general_chain
 from flows.recipe import RECIPE_REFERENCE, Recipe, load_recipe
 from flows.record import Record, read_record, read_records
-from tasks.download.config import SourceConfig
+from tasks.download.config import SourceConfig, SourceShard
 from tasks.download.digests import DigestMemory
 from tasks.download.source import Source, list_source
 from tasks.settings import Settings
@@ -73,13 +74,27 @@ def resolve(recipe: Recipe, settings: Settings, *, update: bool = False) -> Reso
     base, base_path = _base(recipe, store)
     tokenizer = _tokenizer(recipe, base, base_path)
     digests = DigestMemory(store)
-    sources = {DOMAIN: _list(DOMAIN, recipe.download, records, digests, update=update)}
+    sources, chains = {}, {}
+    if recipe.download.adopted:
+        sources[DOMAIN], chains[DOMAIN] = _adopted(recipe, store, tokenizer)
+    else:
+        sources[DOMAIN] = _list(DOMAIN, recipe.download, records, digests, update=update)
+        chains[DOMAIN] = domain_chain(recipe, sources[DOMAIN].shards, tokenizer)
     if recipe.general is not None:
         sources[GENERAL] = _list(GENERAL, recipe.general, records, digests, update=update)
-    chains = {DOMAIN: domain_chain(recipe, sources[DOMAIN].shards, tokenizer)}
-    if recipe.general is not None:
         chains[GENERAL] = general_chain(recipe, sources[GENERAL].shards)
     return Resolved(recipe, store, settings, sources, chains, base, base_path, tokenizer, records)
+
+
+def _adopted(recipe: Recipe, store: Store, tokenizer: TokenizerRef | None) -> tuple[Source, Chain]:
+    """What a recipe adopts, as a source and a chain; its files need not be there any more."""
+    adopted = adopted_for(store, recipe, tokenizer)
+    assert tokenizer is not None, "adopted tokens have a given tokenizer"
+    shards = [SourceShard.model_validate(shard.node.reads["shard"]) for shard in adopted.shards]
+    files = {file.address for shard in shards for file in shard.files}
+    note = f"{adopted.name} was adopted as tokens: the domain's bits per byte are not measured, without text"
+    chain = adopted_chain(recipe, adopted, tokenizer)
+    return Source(shards, adopted.revision, [note], len(files)), chain
 
 
 def _list(

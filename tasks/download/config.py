@@ -18,7 +18,8 @@ from tasks.store.tokens import Bytes
 STAGE = "download"
 VERSION = 1
 
-Format = Literal["parquet", "jsonl", "jsonl.gz", "jsonl.zst", "txt", "docstrings"]
+Format = Literal["parquet", "jsonl", "jsonl.gz", "jsonl.zst", "txt", "docstrings", "arrow"]
+"""`arrow`: what `datasets.save_to_disk` writes; read for token ids alone (`tasks/download/tokens.py`)."""
 Range = tuple[int, int]
 
 COLUMNS = ("id", "source_id", "text")
@@ -38,12 +39,22 @@ _ELSEWHERE = {
         "text_column": "a dataset or files",
         "metadata_columns": "a dataset or files",
     },
+    "adopted": {
+        "subset": "a dataset or docstrings",
+        "split": "a dataset",
+        "revision": "a dataset",
+        "packages": "docstrings of installed packages",
+        "text_column": "a dataset or files",
+        "metadata_columns": "a dataset or files",
+        "shard_bytes": "sources of text",
+        "exclude": "sources of text",
+    },
 }
 """Fields that have no meaning for a kind of source, and what they are for: refused rather than ignored."""
 
 
 class SourceConfig(StageConfig):
-    """Where text comes from. Exactly one of `dataset`, `files` and `source` is given."""
+    """Where text comes from. Exactly one of `dataset`, `files`, `source` and `adopted` is given."""
 
     dataset: str | None = None
     """A data set of the Hub, as "owner/name"."""
@@ -59,6 +70,8 @@ class SourceConfig(StageConfig):
     """Text found on this machine: the documentation in the docstrings of Python modules."""
     packages: tuple[str, ...] = ()
     """Distributions whose docstrings are read, in order; empty: all that are installed, by name."""
+    adopted: str = ""
+    """Token shards that `dapt adopt` took into the store under this name, in place of text."""
     text_column: str = "text"
     """The column that holds a document's text."""
     metadata_columns: tuple[str, ...] = ()
@@ -73,7 +86,8 @@ class SourceConfig(StageConfig):
         given = [name for name in _ELSEWHERE if getattr(self, name)]
         if len(given) != 1:
             raise ValueError(
-                f"found {' and '.join(given) or 'none of them'}; expected one of dataset, files and source"
+                f"found {' and '.join(given) or 'none of them'}; expected one of dataset, files, source and "
+                "adopted"
             )
         for name, owner in _ELSEWHERE[given[0]].items():
             if getattr(self, name) != type(self).model_fields[name].default:
@@ -164,6 +178,11 @@ class SourceShard(BaseModel):
     def read_bytes(self) -> int:
         """About how many bytes are read for it."""
         return sum(file.read_bytes for file in self.files)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where its files lie, in the order of its node's inputs; a manifest tells it."""
+        return [file.address for file in self.files]
 
 
 def node(config: SourceConfig, shard: SourceShard) -> Node:

@@ -88,21 +88,21 @@ def _cut_parquet(file: SourceFile, config: SourceConfig, memory: DigestMemory) -
     if facts["missing"]:
         return Cut([whole], alone=True, columns=tuple(facts["missing"]))
     text, read = facts["text"], facts["read"]
-    runs = _runs(text, config.shard_bytes)
+    cut_at = runs(text, config.shard_bytes)
     parts = [
         file.model_copy(
             update={
-                "row_groups": (start, end) if len(runs) > 1 else None,
+                "row_groups": (start, end) if len(cut_at) > 1 else None,
                 "text_bytes": sum(text[start:end]),
                 "read_bytes": sum(read[start:end]),
             }
         )
-        for start, end in runs
+        for start, end in cut_at
     ]
     return Cut(parts, alone=len(parts) > 1 or sum(text) > config.shard_bytes)
 
 
-def _runs(sizes: list[int], limit: int) -> list[tuple[int, int]]:
+def runs(sizes: list[int], limit: int) -> list[tuple[int, int]]:
     """Consecutive row groups that together stay within `limit`, or one alone that does not."""
     runs, start, total = [], 0, 0
     for number, size in enumerate(sizes):

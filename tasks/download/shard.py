@@ -66,7 +66,11 @@ def build_download(writer: NodeWriter) -> None:
         groups.flush()
     writer.documents_in = tally.documents_in
     writer.dropped.update(tally.dropped)
-    writer.details = {"text_bytes": text_bytes, "documents_with_replaced_bytes": tally.replaced}
+    writer.details = {
+        "text_bytes": text_bytes,
+        "documents_with_replaced_bytes": tally.replaced,
+        "sources": shard.addresses,
+    }
     logger.info(
         "%d documents, %.1f MB of text from %d file(s), first %s",
         writer.documents_out,

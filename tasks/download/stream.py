@@ -86,7 +86,7 @@ def source_schema(shard: SourceShard, config: ReadConfig) -> pa.Schema:
     """
     fields = [pa.field(name, pa.string()) for name in COLUMNS]
     if config.metadata_columns and shard.format == "parquet":
-        with _opened_parquet(shard.files[0]) as parquet:
+        with opened_parquet(shard.files[0]) as parquet:
             source = parquet.schema_arrow
         _require_columns(source.names, config, shard.files[0].address)
         fields += [pa.field(name, _plain(source.field(name).type)) for name in config.metadata_columns]
@@ -100,7 +100,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 @contextlib.contextmanager
-def _bytes_of(file: SourceFile) -> Iterator[IO[bytes]]:
+def bytes_of(file: SourceFile) -> Iterator[IO[bytes]]:
     """A file for reading, checked to be what was listed."""
     if file.is_whole:
         with whole_file(file.address, file.digest, file.bytes) as path, path.open("rb") as data:
@@ -115,9 +115,10 @@ def _bytes_of(file: SourceFile) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def _opened_parquet(file: SourceFile) -> Iterator[pq.ParquetFile]:
+def opened_parquet(file: SourceFile) -> Iterator[pq.ParquetFile]:
+    """A Parquet file for reading, checked to be what was listed; of a remote part just its ranges."""
     buffer = _BUFFER_BYTES if is_local(file.address) or file.is_whole else _REMOTE_BUFFER_BYTES
-    with _bytes_of(file) as data, pq.ParquetFile(data, buffer_size=buffer, pre_buffer=False) as parquet:
+    with bytes_of(file) as data, pq.ParquetFile(data, buffer_size=buffer, pre_buffer=False) as parquet:
         yield parquet
 
 
@@ -136,7 +137,7 @@ def _require_columns(names: list[str], config: ReadConfig, address: str) -> None
 def _parquet(
     file: SourceFile, config: ReadConfig, schema: pa.Schema, tally: Tally
 ) -> Iterator[pa.RecordBatch]:
-    with _opened_parquet(file) as parquet:
+    with opened_parquet(file) as parquet:
         names = parquet.schema_arrow.names
         _require_columns(names, config, file.address)
         columns = [config.text_column, *(["id"] if "id" in names else []), *config.metadata_columns]
@@ -223,7 +224,7 @@ def _one_file(file: SourceFile, tally: Tally) -> Iterator[Row]:
         tally.documents_in += 1
         _count(tally, "too_large", 1)
         return
-    with _bytes_of(file) as data:
+    with bytes_of(file) as data:
         content = data.read()
     if file.format == "txt":
         text, replaced = decoded(content.removeprefix(_BOM))
@@ -244,7 +245,7 @@ def _json_lines(file: SourceFile, config: ReadConfig, tally: Tally) -> Iterator[
     compression = file.format.removeprefix("jsonl").removeprefix(".")
     seen: dict[str, None] = {}
     has_column, records = False, 0
-    with _bytes_of(file) as data:
+    with bytes_of(file) as data:
         stream = blocks(data, compression, file.address) if compression else part(data, start, end)
         for offset, line in lines(stream):
             record = _record(line, start + offset, file, tally)

@@ -1,6 +1,7 @@
 """How tokens become rows, and the nodes of packed shards and of a corpus."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import Field
 
@@ -22,6 +23,15 @@ class PackingConfig(StageConfig):
     """Tokens a row; the paper packs to 2,000."""
 
 
+class AdoptedConfig(StageConfig):
+    """How token ids that somebody else made become rows; in a node's config as `adopted`."""
+
+    column: str
+    """Where they stand."""
+    layout: Literal["documents", "rows"]
+    """A document a row, to be packed; or rows of sequence_length, taken as they are."""
+
+
 def node(config: PackingConfig, tokenization: Node) -> Node:
     """Pack one tokenized shard."""
     return Node(
@@ -30,6 +40,35 @@ def node(config: PackingConfig, tokenization: Node) -> Node:
         config=identity_of(config),
         inputs={"tokenization": tokenization.fingerprint},
         reads={"tokenization": tokenization.path},
+    )
+
+
+def adopted_node(
+    config: PackingConfig,
+    adopted: AdoptedConfig,
+    contents: Sequence[str],
+    *,
+    tokenizer_digest: str,
+    eos_id: int,
+    reads: JSON,
+) -> Node:
+    """Rows made of token ids that were not made here.
+
+    Args:
+        config: how long a row is.
+        adopted: how the ids lie in their files.
+        contents: digests of the files, with the part that is meant, in order.
+        tokenizer_digest: of the tokenizer's files that made the ids.
+        eos_id: closes documents under it.
+        reads: where the files are.
+    """
+    files = {f"file-{number:05d}": content for number, content in enumerate(contents)}
+    return Node(
+        stage=STAGE,
+        version=VERSION,
+        config={**config.identity(), "adopted": adopted.model_dump()},
+        inputs={**files, "tokenizer": tokenizer_digest, "eos": str(eos_id)},
+        reads=reads,
     )
 
 

@@ -41,6 +41,10 @@ class Manifest(BaseModel):
     dropped: dict[str, int] = {}
     tokens: int = 0
     drift: str = ""
+    package: str = ""
+    """Version of daptflow that made it."""
+    commit: str = ""
+    """Of the checkout that made it, where there was one; no identity."""
     started: str = ""
     seconds: float = 0.0
     peak_rss_bytes: int = 0

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from tasks.runtime.memory import PeakMemory
 from tasks.runtime.progress import Progress, tell
+from tasks.store.code import code_commit, package_version
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError, JobError, ResourceError, StoreDamaged
 from tasks.store.fingerprint import source_hash
@@ -195,6 +196,8 @@ def _build(build: Callable[[NodeWriter], None], writer: NodeWriter, room: str) -
         dropped=dict(sorted(writer.dropped.items())),
         tokens=writer.tokens,
         drift=source_hash(room),
+        package=package_version(),
+        commit=code_commit(),
         started=started.isoformat(timespec="seconds"),
         seconds=round(time.perf_counter() - clock, 3),
         peak_rss_bytes=memory.peak_bytes,

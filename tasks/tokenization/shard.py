@@ -89,6 +89,7 @@ def build_tokenizer(writer: NodeWriter) -> None:
         for name, data in portable_files(encoder).items():
             writer.file(name, data)
     writer.details = {"vocab_size": encoder.facts.vocab_size, "eos_id": encoder.facts.eos_id}
+    writer.how |= {"tokenizer": writer.node.reads["tokenizer"]}
 
 
 def _train(writer: NodeWriter) -> None:

@@ -143,6 +143,7 @@ def _record(
         "ranks_peak_device_bytes": result["peak_device_bytes"],
     }
     writer.how |= {
+        "base": writer.node.reads["base"],
         "device": result["device"],
         "micro_batch": result["micro_batch"],
         "resumed_from_step": result["from_step"],

@@ -16,7 +16,7 @@ from tasks.store.paths import Store
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "none of them; expected one of dataset, files and source"),
+        ({}, "none of them; expected one of dataset, files, source and adopted"),
         ({"dataset": "a/b", "files": ["x.txt"]}, "dataset and files"),
         ({"source": "docstrings"}, 'subset is \'\'; expected "stdlib" or "installed"'),
         ({"source": "docstrings", "subset": "stdlib", "packages": ["numpy"]}, "packages are chosen with"),

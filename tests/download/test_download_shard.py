@@ -37,6 +37,7 @@ def test_download_conserves_documents_and_tells_text_bytes(tmp_path: Path) -> No
     assert (made.stage, made.version) == (STAGE, VERSION)
     assert (made.documents_in, made.documents_out) == (3, 1)
     assert made.dropped == {"bad_json": 1, "no_text": 1}
+    assert made.details.pop("sources") == [str(tmp_path / "a.jsonl")]
     assert made.details == {"text_bytes": 6, "documents_with_replaced_bytes": 0}
     table = read_table(store, made.path)
     assert table.schema == pa.schema([("id", pa.string()), ("source_id", pa.string()), ("text", pa.string())])

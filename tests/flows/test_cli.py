@@ -69,6 +69,10 @@ def is_clean(done: Done) -> bool:
         (["lunch"], "No such command 'lunch'"),
         (["show", "recipe.toml", "lunch"], "'lunch' is not one of"),
         (["show", "recipe.toml", "packed", "-n", "0"], "Invalid value for '-n'"),
+        (["adopt", "domain"], "Missing option '--tokenizer'"),
+        (["adopt", "domain", "--tokenizer", "model", "--name", "A b"], "error: --name 'A b': expected"),
+        (["gc", "--keep", "none.toml"], "error: there is no recipe none.toml"),
+        (["lineage", "recipe.toml"], "error: recipe.toml lies in no node of a store"),
         (["init", "model", "./none", "-o", "new.toml"], "error: './none': there is no such file or folder"),
         (["init", "model", "domain", "-o", "recipe.toml"], "recipe.toml exists"),
     ],
@@ -131,7 +135,8 @@ def test_too_little_disk_is_told_before_anything_starts(
 
 def test_help_names_every_command_and_no_arguments_are_help(given: World, here: Here) -> None:
     done = here(given, "--help")
-    for command in ("init", "plan", "run", "status", "show", "verify", "doctor", "ui"):
+    commands = "init plan run status show verify budget adopt gc lineage doctor ui"
+    for command in commands.split():
         assert command in done.out
     assert "Exit codes" in done.out
     assert done.code == 0

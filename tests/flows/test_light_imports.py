@@ -8,12 +8,16 @@ import pytest
 from tests.flows.world import ROOT
 
 LIGHT = [
+    "adopted",
+    "adoption",
     "chain",
     "doctor_check",
     "doctor_hub",
     "doctor_machine",
     "doctor_store",
+    "gc",
     "inspect",
+    "lineage",
     "look",
     "milestones",
     "outcome",

@@ -58,7 +58,7 @@ def told(world: World, *overrides: str) -> list[str]:
         (
             "download.dataset=a/b",
             "download",
-            "found dataset and files; expected one of dataset, files and source",
+            "found dataset and files; expected one of dataset, files, source and adopted",
         ),
         (
             "general.replay_fraction=0.05",
