@@ -2,7 +2,7 @@
 
 The key of a run is the node's fingerprint on its store, so a second parent, or the same one after a death,
 meets the run that is there: it waits for one at work, and schedules one that ended without its node again,
-with the parameters of now. What counts is the store: a run is done when its node stands. A run whose process
+with the parameters of now; only one that was cancelled is followed by a new one. What counts is the store: a run is done when its node stands. A run whose process
 died is revived a few times; a server that is away is waited for. A pool that does nothing is told at once.
 
 Parents poll: it outlives restarts of the server, and costs one small request a run every few seconds.
@@ -21,6 +21,7 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterIdempotencyKey
 from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
@@ -43,6 +44,8 @@ _AWAY_S = 600.0
 SETTLED = datetime.timedelta(seconds=45)
 """How long a crash is left alone: prefect 3.8's workers report one twice, up to 13 s apart on a busy machine,
 and the second report would end the run that was scheduled after the first."""
+_MOST_RUNS = 100
+"""Of one node: a new one is made when the last was cancelled."""
 _REVIVALS = 3
 """Times that a run is scheduled again whose process died, or that ended without its node."""
 
@@ -135,34 +138,38 @@ def _patiently(store: Store, order: Order) -> UUID:
 def _submitted(store: Store, order: Order) -> UUID:
     """The run of an order: the one that is there, scheduled again where it had ended; else a new one."""
     key = f"{order.node.fingerprint}-{hashlib.sha256(store.root.encode()).hexdigest()[:8]}"
-    same = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[key]))
+    keys = [key, *(f"{key}-{number}" for number in range(1, _MOST_RUNS))]
+    same = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=keys))
     with get_client(sync_client=True) as client:
-        there = client.read_flow_runs(flow_run_filter=same)
-        for run in there:
+        there = client.read_flow_runs(flow_run_filter=same, sort=FlowRunSort.EXPECTED_START_TIME_DESC)
+        # the server cancels whatever was called by a run that was cancelled, also when it is scheduled again
+        if there and there[0].state is not None and not there[0].state.is_cancelled():
+            run = there[0]
             if run.state is not None and run.state.is_final():
                 _schedule(client, run, order, "its node does not stand")
             logger.info("%s is at work already: %s", order.name, _address(run))
-    if not there:
-        try:
-            run = cast(
-                FlowRun,  # a coroutine only for those who call it from one
-                run_deployment(
-                    order.deployment,
-                    parameters=order.parameters,
-                    flow_run_name=order.name,
-                    idempotency_key=key,
-                    timeout=0,
-                ),
-            )
-        except ObjectNotFound as err:
-            raise DaptError(
-                f"there is no deployment {order.deployment} on the Prefect server; `dapt deploy RECIPE` "
-                "makes it. To work without a pool, unset DAPT_POOL"
-            ) from err
-        there = [run]
-        logger.info("%s is submitted: %s", order.name, _address(run))
-    remember(there[0].id)
-    return there[0].id
+        else:
+            run = _submit(order, keys[min(len(there), _MOST_RUNS - 1)])
+            logger.info("%s is submitted: %s", order.name, _address(run))
+    remember(run.id)
+    return run.id
+
+
+def _submit(order: Order, key: str) -> FlowRun:
+    try:
+        run = run_deployment(
+            order.deployment,
+            parameters=order.parameters,
+            flow_run_name=order.name,
+            idempotency_key=key,
+            timeout=0,
+        )
+    except ObjectNotFound as err:
+        raise DaptError(
+            f"there is no deployment {order.deployment} on the Prefect server; `dapt deploy RECIPE` "
+            "makes it. To work without a pool, unset DAPT_POOL"
+        ) from err
+    return cast(FlowRun, run)  # a coroutine only for those who call it from one
 
 
 def _schedule(client: SyncPrefectClient, run: FlowRun, order: Order, why: str) -> None:
