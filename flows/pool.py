@@ -2,10 +2,11 @@
 
 The key of a run is the node's fingerprint on its store, so a second parent, or the same one after a death,
 meets the run that is there: it waits for one at work, and schedules one that ended without its node again,
-with the parameters of now; only one that was cancelled is followed by a new one. What counts is the store: a run is done when its node stands. A run whose process
-died is revived a few times; a server that is away is waited for. A pool that does nothing is told at once.
+with the parameters of now; only one that was cancelled is followed by a new one. What counts is the store: a
+run is done when its node stands. A run whose process died is revived a few times; a server that is away is
+waited for. A pool that does nothing is told at once.
 
-Parents poll: it outlives restarts of the server, and costs one small request a run every few seconds.
+Parents poll: it outlives restarts of the server, and costs a small request every few seconds.
 """
 
 import datetime
