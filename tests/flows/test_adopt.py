@@ -174,7 +174,7 @@ def test_only_the_general_slice_is_measured_and_it_is_said(tokenized: World) -> 
 def test_the_number_of_shards_that_a_budget_needs_is_known(tokenized: World) -> None:
     take(tokenized)
     chain = tokenized.resolve().chains["domain"]
-    assert chain.expected_shards([]) == 2
+    assert chain.expected_shards(0, 0) == 2
     assert chain.rate([]) == pytest.approx(1 / LENGTH)
 
 
