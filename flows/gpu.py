@@ -63,7 +63,7 @@ def train_model(recipe: Recipe, label: str) -> JSON:
     if model.node is None or stands(resolved.store, model.node.path):
         return {"made": []}
     run: NodeTask = make_base if label == "base" else train_milestone
-    told = how_of(recipe.training, resolved.settings.ranks)
+    told = how_of(recipe.training, resolved.settings.ranks, resolved.settings.nodes)
     try:
         run(resolved.store.root, model.node.model_dump(mode="json"), label, told)
     except Exception as err:  # noqa: BLE001 - whatever it is, it is told with the training's name
