@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from flows.cluster import on_runner
 from flows.corpus import build_corpus
 from flows.gpu import evaluate_model, models_of, train_model
 from flows.outcome import reaches, save_record
@@ -32,8 +33,9 @@ def adapt(recipe: Recipe, until: str = "report") -> JSON:
     made: list[str] = []
     with held(resolve(recipe, Settings())) as resolved:
         try:
+            build = on_runner(build_corpus, resolved.settings.task_runner)
             for corpus in resolved.chains:
-                made += build_corpus(recipe, corpus)["made"]
+                made += build(recipe, corpus)["made"]
             models = models_of(resolved)
             if reaches(until, "train"):
                 for model in models:

@@ -54,6 +54,11 @@ plan_recipes() {
   done
 }
 
+# Two nodes of a Dask cluster, with a Prefect that has its runner.
+cluster_lane() {
+  set_up_cluster && "$ROOT/.venv-cluster/bin/python" -m pytest -q tests/contracts/test_two_nodes.py
+}
+
 same_checkout() {
   local after
   after="$(checkout)"
@@ -64,6 +69,7 @@ step "lint and unit lane" "$ROOT/.ci/fast"
 step "types" mypy
 step "slow lane" pytest -q -m "slow and not flow and not train and not gpu"
 step "flow lane" pytest -q -m "flow and not train and not gpu"
+step "cluster lane" cluster_lane
 step "train lane" pytest -q -m "train and not gpu"
 step "wheel" check_wheel
 step "quickstart" env DAPT_STORE="$scratch/store" bash "$ROOT/infra/quickstart.sh"

@@ -6,12 +6,15 @@ do not even submit what stands, so ten thousand hits cost nothing. A node found 
 meanwhile by another run) shows as `Cached`.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any, cast
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import FlowRunContext
+from prefect.logging.handlers import APILogHandler
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
@@ -43,6 +46,7 @@ def node_task(stage: str, room: str, build: Callable[[NodeWriter], None], *, nam
     """
 
     def run(store: str, node: JSON, shard: str, how: JSON | None = None) -> JSON:
+        _send_logs()
         manifest, made = build_node(
             Store(store),
             Node.model_validate(node),
@@ -70,6 +74,17 @@ def node_task(stage: str, room: str, build: Callable[[NodeWriter], None], *, nam
         retry_jitter_factor=0.5,
         retry_condition_fn=_is_transient,
     )
+
+
+def _send_logs() -> None:
+    """On a cluster's node, have its log lines reach the server: nobody else of us was there before."""
+    run = FlowRunContext.get()
+    logger = logging.getLogger("tasks")
+    if run is None or not run.detached:
+        return
+    if not any(isinstance(handler, APILogHandler) for handler in logger.handlers):
+        logger.addHandler(APILogHandler())
+        logger.setLevel(logging.INFO)
 
 
 def _is_transient(_task: NodeTask, _run: TaskRun, state: State[Any]) -> bool:
