@@ -86,6 +86,14 @@ class Machine:
     def log(self) -> Path:
         return self.folder / "log.txt"
 
+    def send(self, number: signal.Signals) -> None:
+        """A signal to all processes of this node: Ray's workers have groups of their own."""
+        mark = f"DAPT_SCRATCH={self.scratch}\0".encode()
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError, ValueError):
+                if mark in (entry / "environ").read_bytes():
+                    os.kill(int(entry.name), number)
+
     @contextmanager
     def running(self, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
         """A program of this node, in a process group of its own that is killed in the end."""
@@ -156,9 +164,10 @@ def ray_cluster(folder: Path) -> Iterator[Cluster]:
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1"]
     start += ["--object-store-memory=100000000", "--min-worker-port=0", "--max-worker-port=0"]
     first = [*start, "--head", f"--port={port}", f"--ray-client-server-port={client}"]
-    place = tempfile.mkdtemp(prefix="ray-")  # pytest's own are too long for the name of a socket
-    first += ["--include-dashboard=false", f"--temp-dir={place}"]
     with ExitStack() as running:
+        # pytest's own folders are too long for the name of a socket
+        brief = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+        first += ["--include-dashboard=false", f"--temp-dir={running.enter_context(brief)}"]
         nodes = [running.enter_context(machines[0].running(*first, "--node-ip-address=127.0.0.2"))]
         await_that(lambda: answers("127.0.0.2", client), "the head")
         second = [*start, f"--address=127.0.0.2:{port}", "--node-ip-address=127.0.0.3"]

@@ -4,7 +4,6 @@ The nodes are processes at addresses of their own that share nothing but the sto
 `ray`, which other tests do without: it slows every start of Prefect (infra/test.sh makes .venv-cluster).
 """
 
-import os
 import signal
 import threading
 import time
@@ -22,7 +21,7 @@ from tasks.store.manifest import NAME, read_manifest
 from tasks.store.paths import Store
 from tasks.store.shard import DATA
 from tests.contracts.world import SMALL, STAGES, Done, World
-from tests.services import Cluster, await_that, dask_cluster, kill_group, object_store, ray_cluster
+from tests.services import Cluster, await_that, dask_cluster, object_store, ray_cluster
 
 pytestmark = pytest.mark.flow
 CLUSTERS = {"dask": dask_cluster, "ray": ray_cluster}
@@ -161,21 +160,22 @@ def test_a_node_killed_at_work_is_done_without(
 ) -> None:
     name = f"{cluster.kind}-killed"
     store, recipe = f"{objects}/{name}", world.recipe(name, budgets=[SMALL])
-    scratch, node = cluster.machines[-1].scratch, cluster.processes[-1]
+    machine, node = cluster.machines[-1], cluster.processes[-1]
+    scratch = machine.scratch
 
     def kill() -> None:
         while True:
             if any(scratch.iterdir()):
-                os.killpg(node.pid, signal.SIGSTOP)
+                machine.send(signal.SIGSTOP)
                 if any(scratch.iterdir()):  # still: it is at work, and now it cannot end
-                    return kill_group(node)
-                os.killpg(node.pid, signal.SIGCONT)
+                    return machine.send(signal.SIGKILL)
+                machine.send(signal.SIGCONT)
             time.sleep(0.001)
 
     killer = beside(kill)
     done = run(world, store, recipe, cluster)
     killer.join(30)
-    assert node.returncode == -9
+    assert node.wait(30) == -signal.SIGKILL
     assert list(scratch.iterdir()), "it was killed at work"
     assert done.code == 0, done.stderr
     expected.require_same(nodes_on(store), done.body["milestones"][0]["corpus"])
