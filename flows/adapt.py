@@ -10,6 +10,7 @@ from prefect.states import Completed
 
 from flows.alive import at_work, heeding_cancellation
 from flows.budget import read_budget, with_budget, written
+from flows.cluster import on_runner
 from flows.corpus import build_corpus
 from flows.gpu import make_model, measure_model, models_of
 from flows.outcome import reaches, save_record
@@ -94,8 +95,9 @@ def _made(resolved: Resolved, until: str) -> list[str]:
     """All legs in order; what was made is told also of a run that fails."""
     made: list[str] = []
     try:
+        build = on_runner(build_corpus, resolved.settings.task_runner)
         for corpus in resolved.chains:
-            made += build_corpus(resolved.recipe, corpus)["made"]
+            made += build(resolved.recipe, corpus)["made"]
         save_record(resolved)  # now that all is known: what a killed run made is still reached
         if reaches(until, "train"):
             for model in models_of(resolved):

@@ -37,7 +37,7 @@ from tasks.policy import THREADS, NodeTask, node_task
 from tasks.runtime.progress import Progress, tell
 from tasks.settings import Settings
 from tasks.store.config import JSON
-from tasks.store.errors import BudgetError, DaptError, ShardsFailed, StoreDamaged
+from tasks.store.errors import BudgetError, DaptError, ResourceError, ShardsFailed, StoreDamaged
 from tasks.store.manifest import Manifest, stands
 from tasks.store.tokens import format_tokens
 from tasks.tokenization.task import make_tokenizer, tokenize_shard
@@ -241,7 +241,9 @@ class _Build:
         with self._changing(shard):
             shard.running = ""
             try:
-                self._take(shard, stage, Manifest.model_validate(future.result()))
+                manifest = Manifest.model_validate(future.result())
+                self._require_shared(shard.nodes.nodes[stage].path)
+                self._take(shard, stage, manifest)
             except DaptError as err:
                 self._fail(shard, stage, err)
                 return
@@ -252,6 +254,15 @@ class _Build:
         self._wake(shard, stage)
         self._advance()
         self._tell(shard, stage)
+
+    def _require_shared(self, path: str) -> None:
+        """What a cluster's node says it made must stand here too."""
+        store = self.resolved.store
+        if self.resolved.settings.task_runner != "threads" and stands(store, path) is None:
+            raise ResourceError(
+                f"a node of {self.resolved.settings.task_runner} made {path}, which does not stand in "
+                f"{store.root} here; all nodes need one store: a folder that they share under this path, or s3://"
+            )
 
     def _fail(self, shard: _Shard, stage: str, err: DaptError) -> None:
         shard.failed = True
@@ -296,6 +307,10 @@ def build_corpus(recipe: Recipe, corpus: str = DOMAIN) -> JSON:
         BudgetError: the sources hold less than the largest milestone asks for; both numbers are told.
         StoreDamaged: a shard met a file that is not what its manifest says.
     """
+    return _built(recipe, corpus)  # by name: a cluster pickles the flow with all that its body names
+
+
+def _built(recipe: Recipe, corpus: str) -> JSON:
     resolved = resolve(recipe, Settings())
     build = _Build(resolved, resolved.chains[corpus])
     with corpus_shown(recipe, build.chain) as shown:

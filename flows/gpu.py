@@ -150,7 +150,7 @@ def train_model(recipe: Recipe, label: str, node: JSON | None = None) -> JSON:
     if wanted is None or stands(store, wanted.path):
         return {"made": []}
     run: NodeTask = make_base if label == "base" else train_milestone
-    told = how_of(recipe.training, settings.ranks)
+    told = how_of(recipe.training, settings.ranks, settings.nodes)
     try:
         with (
             using(store, recipe.name),

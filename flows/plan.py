@@ -255,13 +255,13 @@ def _training_seconds(resolved: Resolved, sequences: int) -> float:
     """By 6 N floating-point operations a token: a guess until a training was measured."""
     flops = _GPU_FLOPS if resolved.settings.has_gpu else _CPU_FLOPS
     tokens = sequences * resolved.recipe.packing.sequence_length * resolved.recipe.training.epochs
-    return 10 + 6 * parameter_count(resolved.base.config) * tokens / (flops * resolved.settings.ranks)
+    return 10 + 6 * parameter_count(resolved.base.config) * tokens / (flops * resolved.settings.all_ranks)
 
 
 def _memory(resolved: Resolved) -> JSON:
     recipe = resolved.recipe
     return estimate_memory(
-        resolved.base.config, recipe.training, recipe.packing.sequence_length, resolved.settings.ranks
+        resolved.base.config, recipe.training, recipe.packing.sequence_length, resolved.settings.all_ranks
     )
 
 

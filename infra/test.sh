@@ -73,6 +73,11 @@ plan_recipes() {
   done
 }
 
+# Two nodes of a Dask cluster, with a Prefect that has its runner.
+cluster_lane() {
+  set_up_cluster && "$ROOT/.venv-cluster/bin/python" -m pytest -q tests/contracts/test_two_nodes.py
+}
+
 same_checkout() {
   local after
   after="$(checkout)"
@@ -85,6 +90,7 @@ first_track() {
   step "types" mypy
   step "slow lane" pytest -q -m "slow and not flow and not train and not gpu"
   step "flow lane" pytest -q -m "flow and not train and not gpu" --ignore tests/deployments --ignore tests/infra
+  step "cluster lane" cluster_lane
   step "wheel" check_wheel
 }
 

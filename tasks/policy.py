@@ -6,12 +6,15 @@ do not even submit what stands, so ten thousand hits cost nothing. A node found 
 meanwhile by another run) shows as `Cached`.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any, cast
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import FlowRunContext
+from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -20,7 +23,7 @@ from prefect.tasks import exponential_backoff
 from tasks.settings import MAX_WORKERS, Settings
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError, TransientError
-from tasks.store.masking import masked
+from tasks.store.masking import mask_logs, masked
 from tasks.store.node import Node
 from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter, build_node
@@ -49,6 +52,7 @@ def node_task(
     """
 
     def run(store: str, node: JSON, shard: str, how: JSON | None = None) -> JSON:
+        _send_logs()
         try:
             manifest, made = build_node(
                 Store(store),
@@ -84,6 +88,18 @@ def node_task(
         retry_jitter_factor=0.5,
         retry_condition_fn=_is_transient,
     )
+
+
+def _send_logs() -> None:
+    """On a cluster's node, have its log lines reach the server: nobody else of us was there before."""
+    run = FlowRunContext.get()
+    logger = logging.getLogger("tasks")
+    if run is None or not run.detached:
+        return
+    mask_logs()
+    if not any(isinstance(handler, APILogHandler) for handler in logger.handlers):
+        logger.addHandler(APILogHandler())
+        logger.setLevel(logging.INFO)
 
 
 def _is_transient(_task: NodeTask, _run: TaskRun, state: State[Any]) -> bool:

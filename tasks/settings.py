@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.store.masking import credential_in
@@ -34,6 +34,27 @@ class Settings(BaseSettings):
 
     ranks: int = Field(default_factory=lambda: len(visible_gpus()) or 1, ge=1)
     """Training processes; the GPUs of this machine, else one."""
+
+    nodes: int = Field(1, ge=1)
+    """Machines that train together, each with so many ranks."""
+
+    rendezvous: str = Field("", pattern=r"^([\w.\-\[\]:]+:\d+)?$", validate_default=True)
+    """HOST:PORT on the leading machine where more than one meet."""
+
+    task_runner: str = Field("threads", pattern=r"^(threads|(dask|ray):\S+)$")
+    """Where data shards run: `threads` of this process, `dask:tcp://HOST:8786` or `ray:ray://HOST:10001`."""
+
+    @field_validator("rendezvous")
+    @classmethod
+    def _somewhere_to_meet(cls, given: str, info: ValidationInfo) -> str:
+        if info.data.get("nodes", 1) > 1 and not given:
+            raise ValueError(f"{info.data['nodes']} nodes (DAPT_NODES) need a HOST:PORT to meet at")
+        return given
+
+    @property
+    def all_ranks(self) -> int:
+        """Training processes on all nodes."""
+        return self.nodes * self.ranks
 
     @property
     def has_gpu(self) -> bool:

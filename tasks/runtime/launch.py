@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tasks.runtime.job import LAUNCHER, die_with_parent
 from tasks.runtime.logs import Forwarder
+from tasks.runtime.rendezvous import Rendezvous
 from tasks.store.config import JSON
 from tasks.store.errors import JobError
 
@@ -41,6 +42,7 @@ def launch(
     folder: Path,
     processes: int = 1,
     distributed: bool = False,
+    rendezvous: Rendezvous | None = None,
     env: Mapping[str, str] | None = None,
     on_event: Callable[[JSON], None] | None = None,
 ) -> JSON:
@@ -50,8 +52,9 @@ def launch(
         module: what to run.
         job: what it finds in job.json.
         folder: where job, log, events and result stand; made when missing.
-        processes: ranks; more than one go through `torchrun --standalone`.
+        processes: ranks of this machine; more than one go through `torchrun --standalone`.
         distributed: go through torchrun with one process too.
+        rendezvous: where torchrun meets that of other machines.
         env: more environment.
         on_event: called with each JSON line that the job emits.
 
@@ -67,8 +70,9 @@ def launch(
     job_file = folder / "job.json"
     job_file.write_text(json.dumps(job))
     words = [sys.executable, "-m"]
-    if processes > 1 or distributed:
-        words += ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
+    if processes > 1 or distributed or rendezvous:
+        meet = rendezvous.words() if rendezvous else ["--standalone"]
+        words += ["torch.distributed.run", *meet, f"--nproc_per_node={processes}", "-m"]
     words += [module, "--job", str(job_file)]
     log = folder / "log.txt"
     output_lines = Forwarder(log)

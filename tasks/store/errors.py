@@ -71,3 +71,7 @@ class StoreDamaged(DaptError):
             f"{path}: {why}; its manifest was set aside, run the recipe again to rebuild just this"
         )
         self.path, self.why = path, why
+
+    def __reduce__(self) -> tuple[type["StoreDamaged"], tuple[str, str], JSON]:
+        """By what it was made from: on a cluster it comes back from another process."""
+        return type(self), (self.path, self.why), self.__dict__

@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ KEPT = 2
 PARTS = ("weights", "exp_avg", "exp_avg_sq")
 """One safetensors file each: the fp32 weights and the two moments of AdamW."""
 CURVE = "curve.json"
+MANIFEST = "manifest.json"
 
 
 class _Manifest(BaseModel):
@@ -94,9 +96,9 @@ def commit(writing: Path, step: int, how: JSON) -> Checkpoint:
     final = writing.with_name(f"step-{step}")
     shutil.rmtree(final, ignore_errors=True)
     writing.rename(final)
-    temporary = final / "manifest.json.part"
+    temporary = final / f"{MANIFEST}.part"
     temporary.write_text(_Manifest(step=step, files=entries, how=how).model_dump_json(indent=1))
-    replace_durably(temporary, final / "manifest.json")
+    replace_durably(temporary, final / MANIFEST)
     for old in sorted(_steps(final.parent))[:-KEPT]:
         shutil.rmtree(final.parent / f"step-{old}")
     return Checkpoint(final, step)
@@ -116,14 +118,24 @@ def newest(work: Path) -> Checkpoint | None:
     return None
 
 
+def whole_steps(work: Path) -> list[int]:
+    """Steps whose checkpoint was committed."""
+    return [step for step in _steps(work) if (work / f"step-{step}" / MANIFEST).exists()]
+
+
+def steps_of(names: Iterable[str]) -> list[int]:
+    """The steps among the names of checkpoint folders."""
+    steps = [name.removeprefix("step-") for name in names if name.startswith("step-")]
+    return [int(step) for step in steps if step.isdigit()]
+
+
 def _steps(work: Path) -> list[int]:
-    names = [path.name.removeprefix("step-") for path in work.glob("step-*")]
-    return [int(name) for name in names if name.isdigit()]
+    return steps_of(path.name for path in work.glob("step-*"))
 
 
 def _why_broken(folder: Path) -> str | None:
     try:
-        manifest = _Manifest.model_validate_json((folder / "manifest.json").read_text())
+        manifest = _Manifest.model_validate_json((folder / MANIFEST).read_text())
     except FileNotFoundError:
         return "it has no manifest, its making was cut short"
     except ValidationError:

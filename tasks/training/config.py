@@ -155,10 +155,10 @@ def node(
     )
 
 
-def how_of(config: TrainingConfig, ranks: int) -> JSON:
-    """What is told to the task beside the node: how to compute it."""
+def how_of(config: TrainingConfig, ranks: int, nodes: int = 1) -> JSON:
+    """What is told to the task beside the node: how to compute it, by so many ranks on each of the nodes."""
     given: JSON = config.model_dump(mode="json", include=set(HOW_FIELDS))
-    return {"ranks": ranks, **given}
+    return {"ranks": ranks * nodes, "nodes": nodes, **given}
 
 
 def config_of(made: Node, told: JSON) -> tuple[TrainingConfig, int]:
@@ -187,6 +187,8 @@ class TrainingJob(BaseModel):
     """0: chosen to fit the memory."""
     checkpoint: str | None
     """The folder of the checkpoint to go on from."""
+    leads: bool
+    """Whether this machine's first rank writes checkpoints, model and result: one machine's does."""
 
 
 class BaseJob(BaseModel):

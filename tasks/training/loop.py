@@ -54,16 +54,23 @@ class Rank:
     number: int
     count: int
     device: torch.device
+    leads: bool
+    """Whether this is the one that writes."""
     engine: Any = None
     micro_batch: int = 1
     curve: list[list[float | None]] = field(default_factory=list)
 
+    @property
+    def is_first_here(self) -> bool:
+        """Whether this is the first rank of its machine."""
+        return os.environ["LOCAL_RANK"] == "0"
+
 
 def train(job: Job) -> None:
-    """Do what the job says; rank 0 writes the model, the curve and the result."""
+    """Do what the job says; one rank writes the model, the curve and the result."""
     spec = TrainingJob.model_validate(job.spec)
     config = spec.config
-    rank = _join()
+    rank = _join(leads=spec.leads)
     checkpoint = Checkpoint.at(Path(spec.checkpoint)) if spec.checkpoint else None
     with PackedCorpus(
         Store(spec.store),
@@ -99,13 +106,15 @@ def train(job: Job) -> None:
                 restore_state(rank.engine, checkpoint)
             result["trained_s"] = _run(job, spec, rank, order, batches, start)
         result |= _usage(rank)
-    if rank.number == 0:
+    if rank.leads:
         _finish(job, spec, rank, order, result)
+    elif not spec.leads and rank.is_first_here:
+        job.write_result({"ranks": rank.count})
     dist.barrier()
     dist.destroy_process_group()
 
 
-def _join() -> Rank:
+def _join(*, leads: bool) -> Rank:
     """Join the process group: torchrun's, or one of this process alone, which needs no port."""
     cuda = torch.cuda.is_available()
     if not cuda:
@@ -126,7 +135,7 @@ def _join() -> Rank:
         alone = dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=alone, rank=0, world_size=1)
     deepspeed.init_distributed(backend)
-    return Rank(dist.get_rank(), dist.get_world_size(), device)
+    return Rank(dist.get_rank(), dist.get_world_size(), device, leads=leads and local == 0)
 
 
 def _micro_batch(spec: TrainingJob, model: PreTrainedModel, sequence_length: int, rank: Rank) -> int:
@@ -138,9 +147,10 @@ def _micro_batch(spec: TrainingJob, model: PreTrainedModel, sequence_length: int
     room = _CPU_BYTES
     if rank.device.type == "cuda":
         room = int(torch.cuda.get_device_properties(rank.device).total_memory * _GPU_SHARE)
-    return largest_divisor(
-        share, max(1, room // sum(sequence_bytes(model.config.to_dict(), config, sequence_length)))
-    )
+    fitting = room // sum(sequence_bytes(model.config.to_dict(), config, sequence_length))
+    chosen = torch.tensor(largest_divisor(share, max(1, fitting)), device=rank.device)
+    dist.all_reduce(chosen, op=dist.ReduceOp.MIN)  # all the same, on machines that differ too
+    return int(chosen.item())
 
 
 def _engine(config: TrainingConfig, model: PreTrainedModel, rank: Rank) -> Any:
@@ -193,7 +203,7 @@ def _run(
         rank.curve.append([step + 1, (step + 1) * tokens, loss, rate, norm])
         last = step + 1 == steps
         now = time.perf_counter()
-        if rank.number == 0 and (last or now - told > _EMIT_S):
+        if rank.leads and (last or now - told > _EMIT_S):
             told, speed = now, (step + 1 - start) * tokens / (now - began)
             job.emit({"step": step + 1, "steps": steps, "loss": loss, "tokens_per_s": round(speed, 1)})
         if last or (step + 1) % config.checkpoint_every == 0:
@@ -222,7 +232,7 @@ def _step(
 
 
 def _checkpoint(work: Path, rank: Rank, step: int) -> None:
-    writing = begin(work, step) if rank.number == 0 else None
+    writing = begin(work, step) if rank.leads else None
     save_state(rank.engine, writing)
     if writing is not None:
         write_curve(writing, rank.curve)

@@ -1,8 +1,9 @@
 """Make a milestone's model, or a base, in processes of their own.
 
-The processes work in `<store>/work/training/<fingerprint>/` (on a remote store in the scratch folder): log,
-events, checkpoints, then the model. The model's files are moved into the node; the checkpoints stay until
-the node stands, so that a death in between costs nothing, and go when the next training begins.
+The processes work in `<store>/work/training/<fingerprint>/` (for a remote store in the scratch folder, from
+where checkpoints are sent to that place in the store): log, events, checkpoints, then the model. The model's
+files are moved into the node; the checkpoints stay until the node stands, so that a death in between costs
+nothing, and go when the next training begins.
 """
 
 import getpass
@@ -19,12 +20,13 @@ from tasks.settings import Settings
 from tasks.store.config import JSON
 from tasks.store.folders import local_folder
 from tasks.store.manifest import stands
-from tasks.store.models import read_json
 from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter
+from tasks.training.afar import Sending, fetch_newest, send
 from tasks.training.checkpoint import newest
-from tasks.training.config import STAGE, BaseJob, TrainingConfig, TrainingJob, config_of
-from tasks.training.inputs import copy_tokenizer, corpus_borders, require_positions
+from tasks.training.config import STAGE, BaseJob, TrainingConfig, config_of
+from tasks.training.inputs import copy_tokenizer, corpus_borders
+from tasks.training.nodes import job_for, meeting
 from tasks.training.order import SequenceOrder, divide_batch
 from tasks.training.schedule import warmup_steps
 from tasks.training.zero import environment
@@ -47,7 +49,7 @@ def build_training(writer: NodeWriter) -> None:
     """
     store, node = writer.store, writer.node
     config, seed = config_of(node, writer.how)
-    ranks = int(writer.how.get("ranks", 1))
+    ranks, nodes = int(writer.how.get("ranks", 1)), int(writer.how.get("nodes", 1))
     borders, sequence_length = corpus_borders(store, node.reads["corpora"])
     order = SequenceOrder(
         seed=seed,
@@ -58,32 +60,28 @@ def build_training(writer: NodeWriter) -> None:
     )
     divide_batch(config.global_batch_sequences, ranks, config.micro_batch)
     clear_finished_work(store)
-    work = work_folder(store, node.fingerprint)
-    base = local_folder(store, node.reads["base"], node.inputs["base"], weights=True, into=work / "base")
-    require_positions(read_json(base / "config.json"), sequence_length)
+    work, sent = work_folder(store, node.fingerprint), checkpoints_of(node.fingerprint)
+    checkpoint = newest(work) if store.local is not None else fetch_newest(store, sent, work)
+    if checkpoint:
+        logger.info("training goes on from step %d of %d", checkpoint.step, order.num_steps)
+        if nodes > 1 and store.local is None:
+            send(store, sent, checkpoint)  # the other machines go on from it too
+    job = job_for(store, node, writer.how, work, checkpoint, leads=True)
     tokenizer = local_folder(
         store, node.reads["tokenizer"], node.inputs["tokenizer"], weights=False, into=work / "tokenizer"
     )
-    checkpoint = newest(work)
-    if checkpoint:
-        logger.info("training goes on from step %d of %d", checkpoint.step, order.num_steps)
-    job = TrainingJob(
-        config=config,
-        seed=seed,
-        base=str(base),
-        store=store.root,
-        corpus=node.reads["corpora"][-1],
-        borders=borders,
-        micro_batch=config.micro_batch,
-        checkpoint=str(checkpoint.folder) if checkpoint else None,
-    )
-    with held_gpus(ranks) as gpus:
+    with (
+        held_gpus(ranks // nodes) as gpus,
+        Sending(store, sent, work),
+        meeting(store, node, writer.how, checkpoint, Settings().rendezvous) as rendezvous,
+    ):
         result = launch(
             "tasks.training",
             job.model_dump(mode="json"),
             folder=work,
-            processes=ranks,
-            env={**_environment(ranks), **gpus},
+            processes=ranks // nodes,
+            rendezvous=rendezvous,
+            env={**_environment(ranks // nodes), **gpus},
             on_event=lambda event: writer.progress(
                 event["step"],
                 event["steps"],
@@ -160,21 +158,33 @@ def thinned(rows: list[list[float | None]], points: int) -> list[list[float | No
 
 def work_folder(store: Store, fingerprint: str) -> Path:
     """Where a training works: the same place at every try."""
-    folder = _work_root(store) / fingerprint
+    folder = work_root(store) / fingerprint
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _work_root(store: Store) -> Path:
-    if store.local is not None:
-        return store.local_path(f"work/{STAGE}")
+def work_root(store: Store) -> Path:
+    """Where this machine's trainings work."""
+    return store.local_path(f"work/{STAGE}") if store.local is not None else scratch_root()
+
+
+def scratch_root() -> Path:
+    """Where they work when that is not in the store."""
     scratch = Settings().scratch or str(Path(tempfile.gettempdir()) / f"dapt-{getpass.getuser()}")
     return Path(scratch) / "work" / STAGE
 
 
+def checkpoints_of(fingerprint: str) -> str:
+    """Where the checkpoints of a training stand in the store."""
+    return f"work/{STAGE}/{fingerprint}"
+
+
 def clear_finished_work(store: Store) -> None:
     """Remove the work folders of trainings whose node stands: their checkpoints are of no more use."""
-    root = _work_root(store)
+    root = work_root(store)
     for work in list(root.iterdir()) if root.exists() else []:
         if stands(store, f"{STAGE}/{work.name[:2]}/{work.name}"):
             shutil.rmtree(work, ignore_errors=True)
+    for name in store.names(f"work/{STAGE}") if store.local is None else []:
+        if stands(store, f"{STAGE}/{name[:2]}/{name}"):
+            store.remove(checkpoints_of(name))

@@ -1,14 +1,8 @@
 """Promise: on an object store the corpus leg runs, verifies, repairs and grows as on a disk."""
 
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 
@@ -17,6 +11,7 @@ from tasks.store.paths import Store
 from tasks.store.shard import DATA
 from tests.contracts.conftest import Grown
 from tests.contracts.world import LENGTH, SMALL, World, corpus_rows
+from tests.services import object_store
 
 pytestmark = pytest.mark.flow
 
@@ -26,28 +21,10 @@ FIRST = 6000
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket() -> Iterator[str]:
     """A bucket on an S3-compatible server on loopback."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    words = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        for _ in range(1200):
-            try:
-                urllib.request.urlopen(f"{address}/moto-api/", timeout=5).close()
-                break
-            except OSError:
-                assert server.poll() is None, "the object server ended"
-                time.sleep(0.05)
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("corpora")
-        yield "s3://corpora/small"
-        server.kill()
+    with object_store("corpora") as started:
+        yield f"{started}/small"
 
 
 def test_the_corpus_leg_on_an_object_store_verifies_repairs_and_grows(

@@ -175,7 +175,7 @@ def test_the_number_of_shards_that_a_budget_needs_is_known(tokenized: World) -> 
     take(tokenized)
     chain = tokenized.resolve().chains["domain"]
     assert chain.expected_shards(0, 0) == 2
-    assert chain.rate([]) == pytest.approx(1 / LENGTH)
+    assert chain.rate(0, 0) == pytest.approx(1 / LENGTH)
 
 
 def test_a_file_that_changed_since_it_was_adopted_is_refused(tokenized: World) -> None:

@@ -8,7 +8,7 @@ from tasks.settings import Settings
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("STORE", "WORKERS", "RANKS", "SCRATCH"):
+    for name in ("STORE", "WORKERS", "RANKS", "SCRATCH", "NODES", "RENDEZVOUS", "TASK_RUNNER"):
         monkeypatch.delenv(f"DAPT_{name}", raising=False)
 
 
@@ -34,9 +34,28 @@ def test_the_ranks_are_the_devices_that_may_be_used(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("WORKERS", "0"), ("WORKERS", "many"), ("WORKERS", "257"), ("RANKS", "0")]
+    ("name", "value"),
+    [
+        ("WORKERS", "0"),
+        ("WORKERS", "many"),
+        ("WORKERS", "257"),
+        ("RANKS", "0"),
+        ("NODES", "0"),
+        ("RENDEZVOUS", "lead"),
+        ("TASK_RUNNER", "dask"),
+        ("TASK_RUNNER", "spark:host"),
+    ],
 )
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"DAPT_{name}", value)
     with pytest.raises(ValidationError, match=name.lower()):
         Settings()
+
+
+def test_more_than_one_node_needs_a_place_to_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAPT_NODES", "2")
+    monkeypatch.setenv("DAPT_RANKS", "4")
+    with pytest.raises(ValidationError, match="2 nodes"):
+        Settings()
+    monkeypatch.setenv("DAPT_RENDEZVOUS", "lead.example:29500")
+    assert Settings().all_ranks == 8

@@ -1,6 +1,7 @@
 """The exception tree is what its docstring draws."""
 
 import inspect
+import pickle
 import re
 
 from tasks.store import errors
@@ -22,3 +23,13 @@ def test_damage_names_the_place_and_what_to_do() -> None:
     assert (err.path, err.why) == ("/store/packing/ab", "it is missing")
     assert str(err).startswith("/store/packing/ab: it is missing;")
     assert "run the recipe again" in str(err)
+
+
+def test_every_error_comes_back_whole_from_another_process() -> None:
+    """A cluster's nodes send them pickled; one that cannot be read there would hide what happened."""
+    for name, kind in inspect.getmembers(errors, inspect.isclass):
+        if issubclass(kind, errors.DaptError):
+            err = kind("/a", "gone") if kind is errors.StoreDamaged else kind("what was found")
+            err.summary = {"made": [name]}
+            back = pickle.loads(pickle.dumps(err))
+            assert (type(back), str(back), vars(back)) == (kind, str(err), vars(err))

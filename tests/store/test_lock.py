@@ -94,6 +94,35 @@ def test_the_lease_of_a_dead_holder_runs_out(remote: Store) -> None:
         assert time.monotonic() - began >= 0.15
 
 
+@pytest.mark.slow
+def test_a_killed_holder_on_this_machine_is_not_waited_for(
+    remote: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run killed and started again would wait a minute for itself."""
+    monkeypatch.setattr(lock, "LEASE_S", 3600.0)
+    said = "import json, sys; sys.path.insert(0, sys.argv[1]); from tasks.store.lock import _this_process\n"
+    said += "print(json.dumps(_this_process()), flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", said, str(ROOT)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        lease = {"holder": "other", "until": time.time() + 3600, **json.loads(holder.stdout.readline())}
+        remote.write("node/.lease", json.dumps(lease).encode())
+        thread, got = second_holder(remote)
+        thread.join(0.3)
+        assert got == [], "it lives"
+        holder.kill()
+        thread.join(30)
+    assert len(got) == 1
+
+
+def test_a_holder_on_another_machine_is_waited_for(remote: Store) -> None:
+    gone = {"machine": "another", "pid": 1, "began": "0"}
+    remote.write("node/.lease", json.dumps({"holder": "far", "until": time.time() + 0.4, **gone}).encode())
+    began = time.monotonic()
+    with locked(remote, "node"):
+        assert time.monotonic() - began >= 0.3
+
+
 def test_a_broken_lease_holds_nothing(remote: Store) -> None:
     for broken in (b"", b"{", b"[]", b'{"holder": "x"}'):
         remote.write("node/.lease", broken)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,9 @@ from tasks.store.node import Node
 from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter, build_node
 from tasks.training.config import Files
+
+if TYPE_CHECKING:
+    from tests.training.trial import Calm, Trial
 
 VOCAB = 64
 LENGTH = 32
@@ -108,3 +112,23 @@ def dropout_folder(config_folder: Path, tmp_path_factory: pytest.TempPathFactory
 def tokenizer_files(config_folder: Path) -> Files:
     model = resolve_model(str(config_folder), folder=config_folder, weights=False)
     return Files(model.tokenizer_digest, {"folder": str(config_folder), "reference": "tiny", "revision": ""})
+
+
+@pytest.fixture(scope="session")
+def plain(
+    tmp_path_factory: pytest.TempPathFactory,
+    config_folder: Path,
+    make_corpus: MakeCorpus,
+    tokenizer_files: Files,
+) -> "Trial":
+    from tests.training.trial import Trial  # imports torch, which the unit lane does not
+
+    return Trial(tmp_path_factory.mktemp("plain"), config_folder, make_corpus, tokenizer_files)
+
+
+@pytest.fixture(scope="session")
+def calm(plain: "Trial", tmp_path_factory: pytest.TempPathFactory) -> "Calm":
+    """Trained on two ranks of one machine."""
+    from tests.training.trial import undisturbed
+
+    return undisturbed(plain, 2, tmp_path_factory.mktemp("kept"))

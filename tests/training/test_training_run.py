@@ -1,110 +1,26 @@
 """Real trainings of a tiny Llama in real processes over gloo."""
 
-import json
 import math
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tasks.runtime.progress import Progress, listening
-from tasks.store.manifest import Manifest, stands
-from tasks.store.models import resolve_model
+from tasks.store.manifest import stands
 from tasks.store.node import Node
 from tasks.store.packed import PackedCorpus
 from tasks.store.paths import Store
-from tasks.store.shard import build_node
-from tasks.training.config import Files, TrainingConfig, base_node, how_of, node
+from tasks.training.config import Files
 from tasks.training.order import SequenceOrder
-from tasks.training.run import build_base, build_training, clear_finished_work, work_folder
+from tasks.training.run import clear_finished_work
 from tasks.training.schedule import learning_rate_fraction
+from tests.training.trial import BATCH, MILESTONES, SEED, Calm, Trial, killed_after, undisturbed
 
 pytestmark = pytest.mark.train
-
-MILESTONES = (100, 250)
-SEED = 7
-BATCH = 12
-
-
-class Killed(Exception):
-    """Stands for a kill: the processes' group gets SIGKILL."""
-
-
-class Trial:
-    """A store with corpora and a base, in which trainings are run."""
-
-    def __init__(
-        self, root: Path, folder: Path, make_corpus: Callable[[Store, int], Node], tokenizer: Files
-    ) -> None:
-        self.store = Store(str(root))
-        self.corpora = [make_corpus(self.store, count) for count in MILESTONES]
-        self.tokenizer = tokenizer
-        model = resolve_model(str(folder), folder=folder, weights=True)
-        self.base = base_node(seed=SEED, model=Files.of_base(model), tokenizer=tokenizer)
-        build_node(self.store, self.base, build_base, room="tasks.training", shard="base")
-
-    def node(self, **fields: Any) -> tuple[Node, TrainingConfig]:
-        settings = {"precision": "fp32", "learning_rate": 1e-2, "checkpoint_every": 10} | fields
-        config = TrainingConfig(base_model="tiny", global_batch_sequences=BATCH, **settings)
-        made = node(
-            config, seed=SEED, base=Files.of_node(self.base), tokenizer=self.tokenizer, corpora=self.corpora
-        )
-        return made, config
-
-    def train(self, ranks: int, **fields: Any) -> tuple[Node, Manifest]:
-        made, config = self.node(**fields)
-        manifest, _ = build_node(
-            self.store, made, build_training, room="tasks.training", shard="8000", how=how_of(config, ranks)
-        )
-        return made, manifest
-
-    def resume_from(self, made: Node, checkpoint: Path | None) -> Path:
-        """Take back a finished training, to begin again from one of its checkpoints, or from nothing."""
-        self.store.remove(made.path)
-        work = work_folder(self.store, made.fingerprint)
-        shutil.rmtree(work)
-        work.mkdir()
-        if checkpoint is not None:
-            shutil.copytree(checkpoint, work / checkpoint.name)
-        return work
-
-    def weights(self, made: Node) -> dict[str, torch.Tensor]:
-        return load_file(self.store.local_path(f"{made.path}/model.safetensors"))
-
-    def losses(self, made: Node) -> list[list[float]]:
-        rows = json.loads(self.store.read(f"{made.path}/losses.json"))["rows"]
-        assert isinstance(rows, list)
-        return rows
-
-
-@contextmanager
-def killed_after(step: int) -> Iterator[None]:
-    """Kill the training once it has told of a step."""
-
-    def hear(progress: Progress) -> None:
-        if progress.stage == "training" and progress.done >= step:
-            raise Killed
-
-    with listening(hear), pytest.raises(Killed):
-        yield
-
-
-@pytest.fixture(scope="module")
-def plain(
-    tmp_path_factory: pytest.TempPathFactory,
-    config_folder: Path,
-    make_corpus: Callable[[Store, int], Node],
-    tokenizer_files: Files,
-) -> Trial:
-    return Trial(tmp_path_factory.mktemp("plain"), config_folder, make_corpus, tokenizer_files)
 
 
 @pytest.fixture(scope="module")
@@ -136,29 +52,6 @@ def reference(plain: Trial) -> tuple[list[float], dict[str, torch.Tensor]]:
             optimizer.zero_grad()
             losses.append(loss.item())
     return losses, {name: value.detach() for name, value in model.state_dict().items()}
-
-
-@dataclass(frozen=True)
-class Calm:
-    """A training that nothing disturbed."""
-
-    made: Node
-    manifest: Manifest
-    weights: dict[str, torch.Tensor]
-    losses: list[list[float]]
-    halfway: Path
-
-
-def undisturbed(trial: Trial, ranks: int, keep: Path, **fields: Any) -> Calm:
-    made, manifest = trial.train(ranks, **fields)
-    halfway = work_folder(trial.store, made.fingerprint) / "step-10"
-    kept = Path(shutil.copytree(halfway, keep / halfway.name))
-    return Calm(made, manifest, trial.weights(made), trial.losses(made), kept)
-
-
-@pytest.fixture(scope="module")
-def calm(plain: Trial, tmp_path_factory: pytest.TempPathFactory) -> Calm:
-    return undisturbed(plain, 2, tmp_path_factory.mktemp("kept"))
 
 
 Reference = tuple[list[float], dict[str, torch.Tensor]]
