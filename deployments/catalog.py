@@ -4,7 +4,9 @@ Bodies are those of Prefect's REST API. `deploy.py` compares them with the serve
 Entrypoints are modules of the installed package: workers have it installed and pull no code.
 
 Three automations: a changed budget starts the growth; a run whose process fell silent is marked Crashed; a
-crashed run of a recipe is scheduled again, at most `MAX_REVIVALS` times.
+crashed run of a recipe is scheduled again, at most `MAX_REVIVALS` times. (A server that keeps the order of
+events in its memory, as those without Redis do, lets one wait for a quarter of an hour where it was restarted
+itself within five minutes of the run's last change of state.)
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Death in every place: one run that is killed again and again ends as if nothing had happened.
 
 In turn: the server dies and comes back; the GPU worker dies under the training; the run is cancelled, its
-training with it, though no worker has that any more; the same work is wanted again; everything is killed at
-once. Nobody presses a button after that: the automations find it out.
+training with it, though no worker has that any more; the same work is wanted again; all its processes and
+both workers are killed at once. Nobody presses a button after that: the automations find it out.
 """
 
 import contextlib
@@ -103,11 +103,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         team.start_worker("gpu")
         second = team.start_run("dies")
         killed_at = some_steps(world)[1]
-        for name in ("cpu", "gpu", "server"):
-            team.kill(name, flows=name != "server")
+        for name in ("cpu", "gpu"):
+            team.kill(name, flows=True)
         time.sleep(2)
         left_after_all = trainers(world)
-        team.start_server()
         for pool in ("cpu", "gpu"):
             team.start_worker(pool)
         last = team.await_state(second, "Completed", "Failed", "Cancelled")
