@@ -59,7 +59,7 @@ def catalog(recipe: Recipe, *, store: str, pool: str, num_gpus: int, cron: str) 
     milestones = written(recipe.budget.milestones)
     return [
         _pool(CPU, "data shards and the runs that lead", limit=None),
-        _pool(pool, "trainings and evaluations", limit=num_gpus),
+        *([] if pool == CPU else [_pool(pool, "trainings and evaluations", limit=num_gpus)]),
         _queue(pool, "training", priority=1),
         _queue(pool, "evaluation", priority=2),
         Item(

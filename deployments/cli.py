@@ -64,7 +64,7 @@ def deploy(
 
 def _tell_next(name: str, url: str, changes: list[JSON], *, dry_run: bool, pools: tuple[str, str]) -> None:
     console = Console()
-    done = f"{len(changes)} changes" if changes else "nothing to change"
+    done = f"{len(changes)} change{'s' * (len(changes) > 1)}" if changes else "nothing to change"
     console.print(f"{done}{', not applied' if dry_run and changes else ''} on {url}", highlight=False)
     if dry_run:
         return
