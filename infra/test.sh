@@ -105,7 +105,11 @@ second_track() {
 install_databases
 (second_track) >"$scratch/second.txt" 2>&1 &
 second=$!
-trap 'kill "$second" 2>/dev/null || true; rm -rf "$scratch"' EXIT
+end() {
+  kill "$second" 2>/dev/null && cat "$scratch/second.txt" # the first failed: as far as this one came
+  rm -rf "$scratch"
+}
+trap end EXIT
 (first_track)
 ended=0
 wait "$second" || ended=$?
