@@ -28,7 +28,7 @@ MAX_REVIVALS = 3
 _HEARTBEAT_S = 30
 _SILENT_S = 75
 """Without a heartbeat a run is taken for dead: two of them lost, and some."""
-_REVIVED = "revived"
+_REVIVED = "revive-when-crashed"
 """A tag of the runs that are scheduled again when they crash."""
 
 Kind = Literal["work pool", "work queue", "variable", "deployment", "automation"]
