@@ -144,7 +144,7 @@ def test_help_names_every_command_and_no_arguments_are_help(given: World, here: 
 
 def test_what_is_told_is_one_json_object_or_a_text(corpora: World, here: Here) -> None:
     told = {command: here(corpora, command, "recipe.toml", "--json").told for command in ("plan", "status")}
-    assert set(told["plan"]) == {"recipe", "nodes", "totals", "memory"}
+    assert set(told["plan"]) == {"recipe", "nodes", "totals", "memory", "pool"}
     assert set(told["status"]) == {"recipe", "failed", "waiting", "missing", "stages"}
     for what in ("dropped", "packed"):
         shown = here(corpora, "show", "recipe.toml", what, "-n", "2", "--json").told
