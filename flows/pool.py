@@ -105,9 +105,7 @@ def run_on_pool(pool: str, store: Store, orders: list[Order]) -> Iterator[tuple[
 def why_idle(pool: str) -> str | None:
     """Why a pool does nothing now, in words with what to do; None when a worker is on line."""
     if not PREFECT_API_URL.value():
-        return (
-            f"the pool {pool!r} needs a Prefect server that it is on; set PREFECT_API_URL, or unset DAPT_POOL"
-        )
+        return f"the pool {pool!r} is on no server: set PREFECT_API_URL to its server's, or unset DAPT_POOL"
     try:
         with get_client(sync_client=True) as client:
             found = client.read_work_pool(pool)

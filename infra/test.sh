@@ -84,7 +84,7 @@ same_checkout() {
   [[ "$after" == "$before" ]] || { diff <(echo "$before") <(echo "$after"); return 1; }
 }
 
-# What lints, types and looks, and the flows on a server of their own.
+# What lints, types and looks, the flows on a server of their own, and what a user does first.
 first_track() {
   step "lint and unit lane" "$ROOT/.ci/fast"
   step "types" mypy
@@ -92,14 +92,14 @@ first_track() {
   step "flow lane" pytest -q -m "flow and not train and not gpu" --ignore tests/deployments --ignore tests/infra
   step "cluster lane" cluster_lane
   step "wheel" check_wheel
+  step "quickstart" env DAPT_STORE="$scratch/store" bash "$ROOT/infra/quickstart.sh"
+  step "plan of every recipe" plan_recipes
 }
 
 # What trains, and what waits for a team's server and workers.
 second_track() {
   step "train lane" pytest -q -m "train and not gpu"
   step "team lane" pytest -q -m "flow and not train and not gpu" tests/deployments tests/infra
-  step "quickstart" env DAPT_STORE="$scratch/store" bash "$ROOT/infra/quickstart.sh"
-  step "plan of every recipe" plan_recipes
 }
 
 install_databases

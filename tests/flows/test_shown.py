@@ -135,7 +135,11 @@ def test_a_server_that_is_away_for_a_while_delays_nobody_and_gets_the_last_state
     made = Artifacts("away", uuid.UUID(run))
 
     def send() -> None:
-        with settings.temporary_settings({settings.PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
+        here = {
+            settings.PREFECT_API_URL: f"http://127.0.0.1:{port}/api",
+            settings.PREFECT_CLIENT_CUSTOM_HEADERS: {"Host": urlsplit(api.url).netloc},  # it answers no other
+        }
+        with settings.temporary_settings(here):
             made.send_until_ended()
 
     sender = threading.Thread(target=send)
