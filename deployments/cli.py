@@ -29,7 +29,7 @@ from tasks.store.paths import Store
 def deploy(
     recipe: RecipeFile,
     pool: Annotated[str, typer.Option(help="The work pool of trainings and evaluations.")] = "gpu",
-    gpus: Annotated[int, typer.Option(min=0, help="Runs that a new GPU pool takes at once.")] = 0,
+    gpus: Annotated[int, typer.Option(min=0, help="Runs a new GPU pool takes; 0: the GPUs here.")] = 0,
     cron: Annotated[
         str, typer.Option(help="When to look for a new budget (UTC); empty: only when told.")
     ] = "0 5 * * *",
