@@ -4,9 +4,7 @@ It stands in `adopted/<name>/shards.json`: the packing nodes in order, what was 
 tokenizer that made the ids. It only grows: what stands in it stays, so a larger corpus begins with a smaller.
 """
 
-import json
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+import msgspec
 
 from flows.recipe import Recipe
 from tasks.store.errors import RecipeError
@@ -15,10 +13,8 @@ from tasks.store.paths import Store
 from tasks.tokenization.config import TokenizerRef
 
 
-class AdoptedShard(BaseModel):
+class AdoptedShard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One packed shard."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     node: Node
     sequences: int
@@ -26,10 +22,8 @@ class AdoptedShard(BaseModel):
     """Of its source files, about; what making it again would read."""
 
 
-class Adopted(BaseModel):
+class Adopted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything adopted under one name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     path: str
@@ -54,18 +48,18 @@ def folder_of(name: str) -> str:
 def read_adopted(store: Store, name: str) -> Adopted | None:
     """The list of a name, None where there is none."""
     try:
-        return Adopted.model_validate_json(store.read(f"{folder_of(name)}/shards.json"))
+        return msgspec.json.decode(store.read(f"{folder_of(name)}/shards.json"), type=Adopted)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValidationError as err:
+    except msgspec.DecodeError as err:
         place = store.address(f"{folder_of(name)}/shards.json")
         raise RecipeError(f"{place} cannot be read: {err}; remove it and adopt again") from err
 
 
 def write_adopted(store: Store, adopted: Adopted) -> None:
     """Write a list down."""
-    text = json.dumps(adopted.model_dump(mode="json"), indent=1)
-    store.write(f"{folder_of(adopted.name)}/shards.json", text.encode())
+    text = msgspec.json.format(msgspec.json.encode(adopted), indent=1)
+    store.write(f"{folder_of(adopted.name)}/shards.json", text)
 
 
 def adopted_for(store: Store, recipe: Recipe, tokenizer: TokenizerRef | None) -> Adopted:

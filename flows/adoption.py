@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from glob import has_magic
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 
 from flows.adopted import Adopted, AdoptedShard, folder_of, read_adopted, write_adopted
@@ -124,7 +125,7 @@ def build_adopted(writer: NodeWriter) -> None:
         TransientError: the network failed.
     """
     reads, config = writer.node.reads, dict(writer.node.config)
-    shard = SourceShard.model_validate(reads["shard"])
+    shard = msgspec.convert(reads["shard"], SourceShard)
     adopted = AdoptedConfig.model_validate(config.pop("adopted"))
     length = PackingConfig.model_validate(config).sequence_length if adopted.layout == "rows" else None
     rows = iter_tokens(shard, adopted.column, vocab_size=reads["vocab_size"], row_length=length)
@@ -165,7 +166,7 @@ def _new_parts(before: Adopted | None, listed: TokenFiles) -> list[SourceFile]:
     adopted = [
         file
         for shard in (before.shards if before else [])
-        for file in SourceShard.model_validate(shard.node.reads["shard"]).files
+        for file in msgspec.convert(shard.node.reads["shard"], SourceShard).files
     ]
     known = {file.digest for file in adopted}
     places = {_COMMIT.sub("/", file.address) for file in adopted}
@@ -211,7 +212,7 @@ def _node(
         eos_id=tokenizer.eos_id,
         reads={
             **reads,
-            "shard": shard.model_dump(mode="json", exclude_defaults=True),
+            "shard": msgspec.to_builtins(shard),
             "eos_id": tokenizer.eos_id,
             "vocab_size": tokenizer.vocab_size,
         },
@@ -254,7 +255,7 @@ def _build(store: Store, nodes: Sequence[Node], settings: Settings) -> list[tupl
 
 
 def _entry(node: Node, manifest: Manifest) -> AdoptedShard:
-    read = SourceShard.model_validate(node.reads["shard"]).read_bytes
+    read = msgspec.convert(node.reads["shard"], SourceShard).read_bytes
     return AdoptedShard(node=node, sequences=int(manifest.details["sequences"]), read_bytes=read)
 
 

@@ -7,10 +7,10 @@ tokenizer that models are saved and measured with is a node of the first shard: 
 given one.
 """
 
+import itertools
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
 
 import tasks.dedup.config as dedup
 import tasks.download.config as download
@@ -19,8 +19,9 @@ import tasks.packing.config as packing
 import tasks.tokenization.config as tokenization
 from flows.adopted import Adopted
 from flows.recipe import Recipe
+from flows.standing import standing, standing_of
 from tasks.download.config import SourceConfig, SourceShard
-from tasks.store.manifest import Manifest, stands
+from tasks.store.manifest import Manifest
 from tasks.store.node import Node
 from tasks.store.paths import Store
 from tasks.tokenization.config import TokenizerRef
@@ -74,7 +75,7 @@ class Chain:
     @cached_property
     def _text_before(self) -> list[int]:
         """Bytes of text before each shard, and in the end of all."""
-        return list(accumulate((shard.text_bytes for shard in self.shards), initial=0))
+        return list(itertools.accumulate((shard.text_bytes for shard in self.shards), initial=0))
 
     @property
     def has_text(self) -> bool:
@@ -184,20 +185,16 @@ def walk(store: Store, chain: Chain) -> Walk:
     used: list[dict[str, Manifest]] = []
     amounts: list[int] = []
     added = 0
-    for shard in chain.shards:
-        if added >= chain.target:
-            break
-        whole = standing(store, shard)
+    expected = chain.expected_shards(0, 0)
+    ahead = standing_of(store, chain.shards[:expected])
+    further = (standing(store, shard) for shard in chain.shards[expected:])
+    for shard, whole in zip(chain.shards, itertools.chain(ahead, further), strict=True):
         if len(whole) < len(shard.nodes):
             return Walk(used, amounts, filled=False)
         used.append(whole)
         amounts.append(chain.amount(whole))
         added += amounts[-1]
+        if added >= chain.target:
+            break
     filled = added >= chain.target or (chain.corpus == GENERAL and len(used) == len(chain.shards))
     return Walk(used, amounts, filled=filled)
-
-
-def standing(store: Store, shard: ShardNodes) -> dict[str, Manifest]:
-    """The manifests of a shard's nodes that stand, by stage."""
-    found = ((stage, stands(store, node.path)) for stage, node in shard.nodes.items())
-    return {stage: manifest for stage, manifest in found if manifest is not None}

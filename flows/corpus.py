@@ -22,12 +22,13 @@ from prefect import flow
 from prefect.futures import PrefectFuture
 
 from flows.adoption import build_adopted
-from flows.chain import DOMAIN, Chain, ShardNodes, Walk, standing
+from flows.chain import DOMAIN, Chain, ShardNodes, Walk
 from flows.milestones import corpus_nodes
 from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
 from flows.server import remember_run
 from flows.shown import corpus_shown, show_funnel
+from flows.standing import standing
 from tasks.dedup.index import INDEXES
 from tasks.dedup.task import dedup_shard, sign_shard
 from tasks.download.task import download_shard
@@ -196,7 +197,7 @@ class _Build:
             node = shard.nodes.nodes[stage]
             future = (adopt_shard if "adopted" in node.config else TASKS[stage]).submit(
                 self.resolved.store.root,
-                node.model_dump(mode="json"),
+                node.to_json(),
                 self._shard_name(shard),
                 wait_for=self._upstream(position),  # all done: for the edges of the UI's graph
             )
@@ -241,7 +242,7 @@ class _Build:
         with self._changing(shard):
             shard.running = ""
             try:
-                manifest = Manifest.model_validate(future.result())
+                manifest = Manifest.from_json(future.result())
                 self._require_shared(shard.nodes.nodes[stage].path)
                 self._take(shard, stage, manifest)
             except DaptError as err:
@@ -329,7 +330,7 @@ def _commit_corpora(build: _Build) -> None:
     for node in corpus_nodes(build.resolved, walked):
         if stands(build.resolved.store, node.path) is None:
             label = format_tokens(node.reads["budget"])
-            commit_corpus(build.resolved.store.root, node.model_dump(mode="json"), label)
+            commit_corpus(build.resolved.store.root, node.to_json(), label)
             build.made.append(node.path)
 
 

@@ -58,7 +58,7 @@ def make_model(resolved: Resolved, model: Model) -> list[str]:
     """
     if model.node is None or stands(resolved.store, model.node.path):
         return []
-    recipe, node = resolved.recipe, model.node.model_dump(mode="json")
+    recipe, node = resolved.recipe, model.node.to_json()
     if resolved.settings.pool is None:
         made: list[str] = train_model(recipe, model.label, node)["made"]
         return made
@@ -85,7 +85,7 @@ def measure_model(resolved: Resolved, model: Model) -> list[str]:
         return []
     try:
         if resolved.settings.pool is None:
-            nodes = {name: unit.model_dump(mode="json") for name, unit in missing.items()}
+            nodes = {name: unit.to_json() for name, unit in missing.items()}
             made: list[str] = evaluate_model(resolved.recipe, model.label, nodes)["made"]
             return made
         return _measured_on_pool(resolved, resolved.settings.pool, model.label, missing)
@@ -102,7 +102,7 @@ def _measured_on_pool(resolved: Resolved, pool: str, label: str, missing: dict[s
             {
                 "recipe": recipe.model_dump(mode="json"),
                 "label": label,
-                "units": {name: unit.model_dump(mode="json")},
+                "units": {name: unit.to_json()},
             },
             unit,
         )
@@ -146,7 +146,7 @@ def train_model(recipe: Recipe, label: str, node: JSON | None = None) -> JSON:
     provide_secrets()
     settings = Settings()
     store = Store(settings.store)
-    wanted = Node.model_validate(node) if node else _model(resolve(recipe, settings), label).node
+    wanted = Node.from_json(node) if node else _model(resolve(recipe, settings), label).node
     if wanted is None or stands(store, wanted.path):
         return {"made": []}
     run: NodeTask = make_base if label == "base" else train_milestone
@@ -157,9 +157,9 @@ def train_model(recipe: Recipe, label: str, node: JSON | None = None) -> JSON:
             heeding_cancellation(UUID(flow_run.id)),
             training_shown(recipe, label) as shown,
         ):
-            manifest = run(store.root, wanted.model_dump(mode="json"), label, told)
+            manifest = run(store.root, wanted.to_json(), label, told)
             if label != "base":
-                show_trained(shown, label, Manifest.model_validate(manifest))
+                show_trained(shown, label, Manifest.from_json(manifest))
     except Exception as err:  # noqa: BLE001 - whatever it is, it is told with the training's name
         failure = err if isinstance(err, DaptError) else DaptError(f"training {label}: {_unexpected(err)}")
         raise _training_failed(label, failure) from None if failure is err else err
@@ -218,7 +218,7 @@ def evaluate_model(recipe: Recipe, label: str, units: dict[str, JSON] | None = N
         resolved = resolve(recipe, settings)
         missing = missing_units(resolved, _model(resolved, label))
     else:
-        missing = {name: Node.model_validate(unit) for name, unit in units.items()}
+        missing = {name: Node.from_json(unit) for name, unit in units.items()}
     at_once = settings.ranks if settings.has_gpu else settings.workers
     with (
         using(store, recipe.name),
@@ -236,7 +236,7 @@ def _measured(store: Store, recipe: Recipe, label: str, missing: dict[str, Node]
         while waiting and done + at_once > len(missing) - len(waiting):
             name, unit = waiting.pop(0)
             run = evaluate_benchmark if name in recipe.evaluation.benchmarks else evaluate_held_out
-            future = run.submit(store.root, unit.model_dump(mode="json"), f"{label} {name}")
+            future = run.submit(store.root, unit.to_json(), f"{label} {name}")
             future.add_done_callback(partial(_finish, finished, name))
         name, future = finished.get()
         try:

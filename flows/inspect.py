@@ -20,10 +20,11 @@ from flows.record import read_records
 from flows.resolve import Resolved
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError
+from tasks.store.failure import failure_path, read_failure
 from tasks.store.manifest import NAME, set_aside, stands, why_damaged
 from tasks.store.node import Node
 from tasks.store.paths import Store
-from tasks.store.shard import failure_path, open_node_file, read_failure, read_table
+from tasks.store.shard import open_node_file, read_table
 from tasks.store.tokens import format_tokens
 
 _VERDICT_STAGES = ("filtering", "dedup", "tokenization")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from flows import inspect
 from flows.plan import make_plan, print_plan
 from flows.terminal import (
     AsJson,
@@ -33,9 +32,9 @@ from tasks.store.config import JSON
 from tasks.store.paths import Store
 
 if TYPE_CHECKING:
-    from flows import pool
+    from flows import inspect, pool
 else:
-    pool = Late("flows.pool")
+    inspect, pool = Late("flows.inspect"), Late("flows.pool")
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -45,7 +44,22 @@ def main() -> None:
     log_to(stderr)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    run_app(app)
+    try:
+        run_app(app)
+    except SystemExit as end:
+        _leave(end.code)
+
+
+def _leave(code: str | int | None) -> None:
+    """End without taking apart what was read: of 60,000 nodes and manifests that takes 0.3 s."""
+    if not isinstance(code, int | None):
+        raise SystemExit(code)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:  # whoever read it has had enough
+        code = code or 1
+    os._exit(code or 0)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

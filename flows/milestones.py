@@ -3,6 +3,7 @@
 Their fingerprints are known once the corpora stand; until then there is a number of them and no identity.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import tasks.packing.config as packing
@@ -119,13 +120,26 @@ def evaluation_nodes(
     return found
 
 
-def report_node_of(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]) -> Node:
-    """The report of a recipe whose corpora all stand: told by all that it tells of."""
+def report_node_of(
+    resolved: Resolved,
+    walks: dict[str, Walk],
+    corpora: list[Node],
+    units: Mapping[str, dict[str, Node]] | None = None,
+) -> Node:
+    """The report of a recipe whose corpora all stand: told by all that it tells of.
+
+    Args:
+        resolved: the recipe on its store.
+        walks: how far its corpora stand.
+        corpora: of all milestones.
+        units: `evaluation_nodes` by the model's label, from who has them: each names every shard.
+    """
     inputs: dict[str, str] = {}
     for corpus in corpora:
         inputs[f"corpus {corpus.reads['budget']}"] = corpus.fingerprint
     for model in [base_model(resolved), *milestone_models(resolved, corpora)]:
         inputs[f"model {model.label}"] = model.files.identity
-        for name, unit in evaluation_nodes(resolved, model, walks, corpora[0]).items():
+        measured = units[model.label] if units else evaluation_nodes(resolved, model, walks, corpora[0])
+        for name, unit in measured.items():
             inputs[f"{model.label} {name}"] = unit.fingerprint
     return report_node(resolved.recipe.name, resolved.recipe.digest, inputs)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
-from flows.chain import DOMAIN, Chain, Walk, room_of, standing
+from flows.chain import DOMAIN, Chain, Walk, room_of
 from flows.milestones import (
     Model,
     base_model,
@@ -23,6 +23,7 @@ from flows.milestones import (
 from flows.outcome import reaches, walks_of
 from flows.reasons import Reasons
 from flows.resolve import Resolved
+from flows.standing import standing
 from tasks.store.config import JSON
 from tasks.store.fingerprint import source_hash
 from tasks.store.manifest import Manifest, stands
@@ -220,23 +221,26 @@ def _add_models(draft: _Draft, walks: dict[str, Walk], until: str) -> None:
             draft.disk_bytes += 20 * parameter_count(resolved.base.config)
     if not reaches(until, "evaluate"):
         return
-    _add_evaluations(draft, walks, models, corpora, ["base", *labels])
+    measured = _add_evaluations(draft, walks, models, corpora, ["base", *labels])
     if reaches(until, "report"):
         whole = len(corpora) == len(labels)
-        report = report_node_of(resolved, walks, corpora) if whole else None
+        report = report_node_of(resolved, walks, corpora, measured) if whole else None
         found = draft.look(report)
         draft.add(report, found, "report", recipe.name, 0, estimated=report is None, upstream=[])
 
 
 def _add_evaluations(
     draft: _Draft, walks: dict[str, Walk], models: dict[str, Model], corpora: list[Node], labels: list[str]
-) -> None:
+) -> dict[str, dict[str, Node]]:
+    """What is measured on each model that is known."""
+    known: dict[str, dict[str, Node]] = {}
     resolved, recipe = draft.resolved, draft.resolved.recipe
     position = 0
     for label in labels:
         units: dict[str, Node | None]
         if label in models and corpora:
-            units = {**evaluation_nodes(resolved, models[label], walks, corpora[0])}
+            known[label] = evaluation_nodes(resolved, models[label], walks, corpora[0])
+            units = {**known[label]}
         else:
             names = list(recipe.evaluation.benchmarks)
             measured = [corpus for corpus, chain in resolved.chains.items() if chain.has_text]
@@ -249,6 +253,7 @@ def _add_evaluations(
             )
             draft.seconds += _EVALUATION_S if found is None else 0
             position += 1
+    return known
 
 
 def _training_seconds(resolved: Resolved, sequences: int) -> float:

@@ -31,10 +31,10 @@ from prefect.states import Scheduled
 from flows.server import remember
 from tasks.store.config import JSON
 from tasks.store.errors import DaptError
+from tasks.store.failure import read_failure
 from tasks.store.manifest import stands
 from tasks.store.node import Node
 from tasks.store.paths import Store
-from tasks.store.shard import read_failure
 
 logger = logging.getLogger(__name__)
 

@@ -3,10 +3,10 @@
 from flows.recipe import Recipe
 from flows.record import Record
 from tasks.store.config import JSON
+from tasks.store.failure import read_failure
 from tasks.store.manifest import NAME, why_damaged
 from tasks.store.node import Node
 from tasks.store.paths import Store
-from tasks.store.shard import read_failure
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "download": ("download",),

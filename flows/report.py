@@ -8,6 +8,7 @@ import platform
 from collections import Counter
 from collections.abc import Iterable
 
+import msgspec
 from prefect import flow, tags
 
 from flows.chain import DOMAIN, GENERAL, Walk, room_of
@@ -58,9 +59,9 @@ def write_recipe_report(recipe: Recipe) -> JSON:
     told = f"work/report/{node.fingerprint}.json"
     resolved.store.write(told, json.dumps(report_facts(resolved, walks, corpora)).encode())
     try:
-        with_facts = node.model_copy(update={"reads": {"facts": told}})
+        with_facts = msgspec.structs.replace(node, reads={"facts": told})
         with tags(*tags_of(recipe)):
-            write_report(resolved.store.root, with_facts.model_dump(mode="json"), recipe.name)
+            write_report(resolved.store.root, with_facts.to_json(), recipe.name)
     except DaptError as err:
         err.summary = {"made": [], "failed": [{"stage": "report", "shard": recipe.name, "error": str(err)}]}
         raise

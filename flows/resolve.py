@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from flows.adopted import adopted_for
 from flows.chain import DOMAIN, GENERAL, Chain, adopted_chain, domain_chain, general_chain
 from flows.recipe import RECIPE_REFERENCE, Recipe, load_recipe
@@ -90,7 +92,7 @@ def _adopted(recipe: Recipe, store: Store, tokenizer: TokenizerRef | None) -> tu
     """What a recipe adopts, as a source and a chain; its files need not be there any more."""
     adopted = adopted_for(store, recipe, tokenizer)
     assert tokenizer is not None, "adopted tokens have a given tokenizer"
-    shards = [SourceShard.model_validate(shard.node.reads["shard"]) for shard in adopted.shards]
+    shards = [msgspec.convert(shard.node.reads["shard"], SourceShard) for shard in adopted.shards]
     files = {file.address for shard in shards for file in shard.files}
     note = f"{adopted.name} was adopted as tokens: the domain's bits per byte are not measured, without text"
     chain = adopted_chain(recipe, adopted, tokenizer)

@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import json
 import logging
 import os
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 from pydantic import ValidationError
 from rich.console import Console
@@ -71,7 +71,7 @@ def stdout_for_json(as_json: bool) -> Iterator[None]:
 
 def print_json(body: JSON) -> None:
     """The one object."""
-    print(json.dumps(body))
+    sys.stdout.write(msgspec.json.encode(body).decode() + "\n")
 
 
 def read_settings() -> Settings:

@@ -56,7 +56,7 @@ def node_task(
         try:
             manifest, made = build_node(
                 Store(store),
-                Node.model_validate(node),
+                Node.from_json(node),
                 build,
                 room=room,
                 shard=shard,

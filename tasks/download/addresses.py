@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
-import pyarrow as pa
 
 from tasks.runtime.late import Late
 from tasks.store.errors import DaptError, SourceError, TransientError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from huggingface_hub import errors as hub_errors
 else:
-    hub_errors = Late("huggingface_hub.errors")
+    pa, hub_errors = Late("pyarrow"), Late("huggingface_hub.errors")
 
 COPY_BYTES = 8 * 2**20
 _NETWORK = {

@@ -9,7 +9,8 @@ size. The same files in another folder, or on the Hub, are the same nodes.
 from functools import lru_cache
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+import msgspec
+from pydantic import model_validator
 
 from tasks.store.config import JSON, StageConfig
 from tasks.store.node import Node
@@ -121,10 +122,8 @@ class ReadConfig(StageConfig):
     metadata_columns: tuple[str, ...] = ()
 
 
-class SourceFile(BaseModel):
+class SourceFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """A file of a shard, or a part of it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     address: str
     """An absolute path or a URL."""
@@ -157,10 +156,8 @@ class SourceFile(BaseModel):
         return self.row_groups is None and self.byte_range is None
 
 
-class SourceShard(BaseModel):
+class SourceShard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """The unit of download and of retry: one part of a large file, or whole small files in order."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     files: list[SourceFile]
 
@@ -192,7 +189,7 @@ def node(config: SourceConfig, shard: SourceShard) -> Node:
         version=VERSION,
         config=_reading(config, shard.format),
         inputs={f"file-{number:05d}": file.identity for number, file in enumerate(shard.files)},
-        reads={"shard": shard.model_dump(mode="json", exclude_defaults=True)},
+        reads={"shard": msgspec.to_builtins(shard)},
     )
 
 

@@ -6,16 +6,22 @@ jsonl file is cut at the first line start after each `shard_bytes`. All else is 
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
+import msgspec
 
 from tasks.download.addresses import opened, told
 from tasks.download.config import SourceConfig, SourceFile
 from tasks.download.digests import DigestMemory
 from tasks.download.docstrings import TEXT_FRACTION
 from tasks.download.lines import cuts
+from tasks.runtime.late import Late
 from tasks.store.errors import SourceError, TransientError
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+else:
+    pq = Late("pyarrow.parquet")  # a footer is read once
 
 COMPRESSION_RATIO = 3.0
 """Text in a byte of compressed jsonl, for estimates. Textbook pages: gzip -6 and zstd -3 both 3.1."""
@@ -50,7 +56,7 @@ def cut(file: SourceFile, config: SourceConfig, memory: DigestMemory) -> Cut:
         return _cut_lines(file, config.shard_bytes, memory)
     ratio = {"docstrings": TEXT_FRACTION, "jsonl.gz": COMPRESSION_RATIO, "jsonl.zst": COMPRESSION_RATIO}
     text = int(file.bytes * ratio.get(file.format, 1.0))
-    part = file.model_copy(update={"text_bytes": text, "read_bytes": file.bytes})
+    part = msgspec.structs.replace(file, text_bytes=text, read_bytes=file.bytes)
     return Cut([part], alone=file.format in ("jsonl.gz", "jsonl.zst") or text > config.shard_bytes)
 
 
@@ -61,12 +67,11 @@ def _cut_lines(file: SourceFile, shard_bytes: int, memory: DigestMemory) -> Cut:
 
     at = memory.fact(f"cuts {file.digest} {shard_bytes}", find)
     found = [
-        file.model_copy(
-            update={
-                "byte_range": (start, end) if len(at) > 2 else None,
-                "text_bytes": end - start,
-                "read_bytes": end - start,
-            }
+        msgspec.structs.replace(
+            file,
+            byte_range=(start, end) if len(at) > 2 else None,
+            text_bytes=end - start,
+            read_bytes=end - start,
         )
         for start, end in pairwise(at)
     ]
@@ -75,7 +80,7 @@ def _cut_lines(file: SourceFile, shard_bytes: int, memory: DigestMemory) -> Cut:
 
 def _cut_parquet(file: SourceFile, config: SourceConfig, memory: DigestMemory) -> Cut:
     columns = sorted({config.text_column, "id", *config.metadata_columns})
-    whole = file.model_copy(update={"text_bytes": file.bytes, "read_bytes": file.bytes})
+    whole = msgspec.structs.replace(file, text_bytes=file.bytes, read_bytes=file.bytes)
     try:
         facts = memory.fact(
             f"footer {file.digest} {config.text_column!r} {columns}",
@@ -90,12 +95,11 @@ def _cut_parquet(file: SourceFile, config: SourceConfig, memory: DigestMemory) -
     text, read = facts["text"], facts["read"]
     cut_at = runs(text, config.shard_bytes)
     parts = [
-        file.model_copy(
-            update={
-                "row_groups": (start, end) if len(cut_at) > 1 else None,
-                "text_bytes": sum(text[start:end]),
-                "read_bytes": sum(read[start:end]),
-            }
+        msgspec.structs.replace(
+            file,
+            row_groups=(start, end) if len(cut_at) > 1 else None,
+            text_bytes=sum(text[start:end]),
+            read_bytes=sum(read[start:end]),
         )
         for start, end in cut_at
     ]

@@ -6,6 +6,7 @@ what `tasks/download/stream.py` holds.
 
 import logging
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -51,7 +52,7 @@ def build_download(writer: NodeWriter) -> None:
         SourceError: a file is broken, changed, or has no such column; names it.
         TransientError: the network failed.
     """
-    shard = SourceShard.model_validate(writer.node.reads["shard"])
+    shard = msgspec.convert(writer.node.reads["shard"], SourceShard)
     config = ReadConfig.model_validate(writer.node.config)
     schema = source_schema(shard, config)
     tally = Tally()

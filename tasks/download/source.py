@@ -107,8 +107,10 @@ def _found(
     kept, notes = _without_excluded(addresses, config, folder)
     for address in kept:
         _format(address)
-    known = _in_threads(digests.of, kept)
-    return [_file(address, *facts) for address, facts in zip(kept, known, strict=True)], "", notes
+    known = [digests.remembered(address) for address in kept]
+    new = iter(_in_threads(digests.of, [a for a, facts in zip(kept, known, strict=True) if not facts]))
+    found = [_file(a, *(facts or next(new))) for a, facts in zip(kept, known, strict=True)]
+    return found, "", notes
 
 
 def _in_threads(find: Callable[[_Given], _Found], given: list[_Given]) -> list[_Found]:

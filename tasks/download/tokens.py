@@ -19,13 +19,14 @@ from glob import has_magic
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.download.addresses import expand, id_prefix, opened, told
-from tasks.download.config import SourceConfig, SourceFile, SourceShard
+from tasks.download.config import Format, SourceConfig, SourceFile, SourceShard
 from tasks.download.cutting import runs
 from tasks.download.digests import DigestMemory
 from tasks.download.hub import list_dataset
@@ -137,14 +138,14 @@ def _saved_files(place: Path, split: str) -> list[Path]:
 
 
 def _file(address: str, digest: str, size: int) -> SourceFile:
-    kinds = {".parquet": "parquet", ".arrow": "arrow"}
+    kinds: dict[str, Format] = {".parquet": "parquet", ".arrow": "arrow"}
     kind = kinds.get(Path(address).suffix.lower())
     if kind is None:
         raise SourceError(
             f"{address}: token ids are read from Parquet files and folders of save_to_disk; write it as "
             "Parquet"
         )
-    return SourceFile.model_validate({"address": address, "format": kind, "digest": digest, "bytes": size})
+    return SourceFile(address=address, format=kind, digest=digest, bytes=size)
 
 
 def _parts(file: SourceFile, column: str, memory: DigestMemory) -> list[SourceFile]:
@@ -155,12 +156,11 @@ def _parts(file: SourceFile, column: str, memory: DigestMemory) -> list[SourceFi
     sizes = facts["groups"]
     cut_at = runs(sizes, SHARD_BYTES)
     return [
-        file.model_copy(
-            update={
-                "row_groups": (start, end) if len(cut_at) > 1 else None,
-                "read_bytes": file.bytes * sum(sizes[start:end]) // max(1, sum(sizes)),
-                "text_bytes": sum(sizes[start:end]),
-            }
+        msgspec.structs.replace(
+            file,
+            row_groups=(start, end) if len(cut_at) > 1 else None,
+            read_bytes=file.bytes * sum(sizes[start:end]) // max(1, sum(sizes)),
+            text_bytes=sum(sizes[start:end]),
         )
         for start, end in cut_at
     ]

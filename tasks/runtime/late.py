@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Late:
-    """A module of ours, imported at the first use.
+    """A module that is imported at the first use.
 
     Args:
         name: of the module.

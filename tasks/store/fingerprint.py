@@ -7,7 +7,7 @@ What cannot be written as JSON raises: there is no `str(o)` fallback, which woul
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from json.encoder import encode_basestring as _quoted
 from pathlib import Path
 
@@ -41,19 +41,35 @@ def fingerprint(stage: str, version: int, config: Mapping[str, object], inputs: 
     """64 hex digits that identify what a stage makes of its inputs under a config.
 
     The digest is of `canonical_json` of the four, put together here from its parts: a plan makes one for
-    every stage of every shard, and to look at each value of the whole again took most of that time.
+    every stage of every shard, and what only their inputs tell apart is made once for all.
     """
-    told = canonical_json(dict(config)) if config else "{}"
-    body = (
-        f'{{"config":{told},"inputs":{_canonical_strings(inputs)},'
-        f'"stage":{_quoted(stage)},"version":{version:d}}}'
-    )
+    names = tuple(sorted(inputs))
+    template = _template(stage, version, _told_once(config), names)
+    body = template % tuple([_quoted(inputs[name]) for name in names])
     return hashlib.sha256(body.encode()).hexdigest()
 
 
-def _canonical_strings(values: Mapping[str, str]) -> str:
-    """`canonical_json` of strings by name: `_quoted` takes nothing else."""
-    return "{" + ",".join([f"{_quoted(name)}:{_quoted(values[name])}" for name in sorted(values)]) + "}"
+_told: dict[int, tuple[Mapping[str, object], str]] = {}
+"""Configs by their id, each held so that the id stays its own. The shards of a chain share one."""
+_MAX_TOLD = 64
+
+
+def _told_once(config: Mapping[str, object]) -> str:
+    """The canonical JSON of a config that nobody writes to any more."""
+    known = _told.get(id(config))
+    if known is None:
+        if len(_told) >= _MAX_TOLD:
+            _told.clear()
+        known = _told[id(config)] = (config, canonical_json(dict(config)))
+    return known[1]
+
+
+@lru_cache(maxsize=256)
+def _template(stage: str, version: int, config: str, names: tuple[str, ...]) -> str:
+    """The canonical JSON of a computation, with a `%s` for each of its inputs."""
+    given = ",".join(f"{_quoted(name)}:\0" for name in names)
+    told = f'{{"config":{config},"inputs":{{{given}}},"stage":{_quoted(stage)},"version":{version:d}}}'
+    return told.replace("%", "%%").replace("\0", "%s")
 
 
 def combined_digest(digests: Iterable[str]) -> str:

@@ -106,8 +106,8 @@ class Store:
         file = os.open(self.inside(path), os.O_RDONLY)  # half the cost of Path.read_bytes
         try:
             found = [os.read(file, _BLOCK)]
-            while found[-1]:
-                found.append(os.read(file, 64 * _BLOCK))
+            while len(found[-1]) == _BLOCK:  # less is the end of a file on a disk
+                found.append(os.read(file, _BLOCK))
         finally:
             os.close(file)
         return b"".join(found)

@@ -8,7 +8,6 @@ what it left is removed by the next holder of the lock. A failure stands in `fai
 import contextlib
 import datetime
 import hashlib
-import json
 import logging
 import shutil
 import tempfile
@@ -25,7 +24,8 @@ from tasks.runtime.memory import PeakMemory
 from tasks.runtime.progress import Progress, tell
 from tasks.store.code import code_commit, package_version
 from tasks.store.config import JSON
-from tasks.store.errors import DaptError, JobError, ResourceError, StoreDamaged
+from tasks.store.errors import ResourceError, StoreDamaged
+from tasks.store.failure import failure_path, record_failure
 from tasks.store.fingerprint import source_hash
 from tasks.store.lock import locked
 from tasks.store.manifest import (
@@ -37,7 +37,6 @@ from tasks.store.manifest import (
     stands,
     write_manifest,
 )
-from tasks.store.masking import masked
 from tasks.store.node import Node
 from tasks.store.paths import TEMPORARY, Store, temporary_name
 
@@ -149,7 +148,7 @@ def build_node(
         with locked(store, node.path):
             return _built(store, node, build, room=room, shard=shard, how=how, scratch=scratch)
     except Exception as err:
-        _record_failure(store, node, shard, run, err)
+        record_failure(store, node, shard, run, err)
         raise
 
 
@@ -216,26 +215,6 @@ def _clean(store: Store, folder: Path) -> None:
         return
     for path in folder.rglob(f"*{TEMPORARY}*"):
         path.unlink(missing_ok=True)
-
-
-def failure_path(node: Node) -> str:
-    """Where the failure of a node stands."""
-    return f"failures/{node.stage}/{node.fingerprint}.json"
-
-
-def _record_failure(store: Store, node: Node, shard: str, run: str, err: Exception) -> None:
-    body: JSON = {
-        "stage": node.stage,
-        "shard": shard,
-        "fingerprint": node.fingerprint,
-        "error": str(err) if isinstance(err, DaptError) else masked(f"{type(err).__name__}: {err}"),
-        "exit_code": err.exit_code if isinstance(err, DaptError) else 1,
-        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "run": run,
-        "log": err.log if isinstance(err, JobError) else "",
-    }
-    with contextlib.suppress(OSError):  # a full disk fails twice; the first failure is the one to tell
-        store.write(failure_path(node), json.dumps(body, indent=1).encode())
 
 
 @contextlib.contextmanager
@@ -307,12 +286,3 @@ def require_disk(store: Store, needed_bytes: int) -> None:
             f"the store {store.root} has {free / 1e9:.1f} GB free, "
             f"about {needed_bytes / 1e9:.1f} GB are needed; free some, or set DAPT_STORE to a larger disk"
         )
-
-
-def read_failure(store: Store, node: Node) -> JSON | None:
-    """The failure of a node that stands, if one does: stage, shard, error, exit_code, at, run, log."""
-    try:
-        failure: JSON = json.loads(store.read(failure_path(node)))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    return failure

@@ -1,15 +1,21 @@
 """What tokenization is asked to do, and the nodes it makes."""
 
 from dataclasses import dataclass
-from typing import Self
+from functools import lru_cache
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from tasks.store.config import JSON, StageConfig, how, identity_of
+from tasks.runtime.late import Late
+from tasks.store.config import JSON, StageConfig, how
 from tasks.store.errors import SourceError
 from tasks.store.models import ModelFiles
 from tasks.store.node import Node
-from tasks.tokenization.encode import tokenizer_facts
+
+if TYPE_CHECKING:
+    from tasks.tokenization import encode
+else:
+    encode = Late("tasks.tokenization.encode")  # a plan of what stands reads no tokenizer
 
 STAGE = "tokenization"
 VERSION = 1
@@ -91,7 +97,7 @@ def tokenizer_of(model: ModelFiles) -> TokenizerRef:
             "train one "
             "with tokenization.train_vocab_size"
         )
-    facts = tokenizer_facts(model.folder)
+    facts = encode.tokenizer_facts(model.folder)
     address: JSON = {"folder": str(model.folder), "reference": model.reference, "revision": model.revision}
     return TokenizerRef(model.tokenizer_digest, facts.eos_id, facts.vocab_size, address)
 
@@ -130,11 +136,16 @@ def node(config: TokenizationConfig, download: Node, dedup: Node, tokenizer: Tok
 
     `eos` is an input of its own: it may stand in a model's config.json, which no tokenizer digest covers.
     """
-    identity = {name: value for name, value in identity_of(config).items() if name != "train_vocab_size"}
     return Node(
         stage=STAGE,
         version=VERSION,
-        config=identity,
+        config=_encoding(config),
         inputs={"dedup": dedup.fingerprint, "tokenizer": tokenizer.digest, "eos": str(tokenizer.eos_id)},
         reads={"download": download.path, "dedup": dedup.path, "tokenizer": tokenizer.address},
     )
+
+
+@lru_cache(maxsize=64)
+def _encoding(config: TokenizationConfig) -> JSON:
+    """The identity of tokenized shards; made once for all of them, not to be written to."""
+    return {name: value for name, value in config.identity().items() if name != "train_vocab_size"}

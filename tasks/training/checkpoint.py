@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import msgspec
 
 from tasks.store.config import JSON
 from tasks.store.manifest import FileEntry
@@ -34,9 +34,7 @@ CURVE = "curve.json"
 MANIFEST = "manifest.json"
 
 
-class _Manifest(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     step: int
     """Steps done."""
     files: list[FileEntry]
@@ -97,7 +95,8 @@ def commit(writing: Path, step: int, how: JSON) -> Checkpoint:
     shutil.rmtree(final, ignore_errors=True)
     writing.rename(final)
     temporary = final / f"{MANIFEST}.part"
-    temporary.write_text(_Manifest(step=step, files=entries, how=how).model_dump_json(indent=1))
+    told = msgspec.json.encode(_Manifest(step=step, files=entries, how=how))
+    temporary.write_bytes(msgspec.json.format(told, indent=1))
     replace_durably(temporary, final / MANIFEST)
     for old in sorted(_steps(final.parent))[:-KEPT]:
         shutil.rmtree(final.parent / f"step-{old}")
@@ -135,10 +134,10 @@ def _steps(work: Path) -> list[int]:
 
 def _why_broken(folder: Path) -> str | None:
     try:
-        manifest = _Manifest.model_validate_json((folder / MANIFEST).read_text())
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=_Manifest)
     except FileNotFoundError:
         return "it has no manifest, its making was cut short"
-    except ValidationError:
+    except msgspec.DecodeError:
         return "its manifest is not readable"
     for entry in manifest.files:
         file = folder / entry.name

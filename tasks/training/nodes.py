@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import msgspec
 
 from tasks.runtime.rendezvous import Rendezvous
 from tasks.store.config import JSON
@@ -30,10 +30,8 @@ logger = logging.getLogger(__name__)
 JOIN = "python -m tasks.training.join"
 
 
-class Invitation(BaseModel):
+class Invitation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the other machines are told."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     """Of the meeting."""
@@ -90,7 +88,7 @@ def meeting(
         how=told,
         step=checkpoint.step if checkpoint else 0,
     )
-    store.write(invitation_path(endpoint), invitation.model_dump_json().encode())
+    store.write(invitation_path(endpoint), msgspec.json.encode(invitation))
     logger.info("waits at %s for %d more machines: `%s` on each", endpoint, nodes - 1, JOIN)
     try:
         yield Rendezvous(endpoint, nodes, invitation.id, leads=True)
@@ -111,8 +109,8 @@ def meeting(
 def read_invitation(store: Store, endpoint: str) -> Invitation | None:
     """What the leading machine trains now; None where nothing is told."""
     try:
-        return Invitation.model_validate_json(store.read(invitation_path(endpoint)))
-    except (FileNotFoundError, ValidationError):
+        return msgspec.json.decode(store.read(invitation_path(endpoint)), type=Invitation)
+    except (FileNotFoundError, msgspec.DecodeError):
         return None
 
 

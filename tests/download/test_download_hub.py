@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -143,7 +144,7 @@ def test_hub_file_is_the_same_node_as_its_local_copy(hub: HubServer, tmp_path: P
     )
     prints = []
     for answer in (remote, local):
-        files = [SourceFile.model_validate(file) for file in answer["shards"][0]["files"]]
+        files = [msgspec.convert(file, SourceFile) for file in answer["shards"][0]["files"]]
         prints.append(node(SourceConfig(files=("x",)), SourceShard(files=files)).fingerprint)
     assert prints[0] == prints[1]
     assert remote["texts"] == local["texts"]

@@ -138,10 +138,10 @@ def test_a_killed_unit_goes_on_where_it_was(
         "import json, sys; from tasks.evaluation.unit import build_benchmark;"
         "from tasks.store.node import Node;"
         "from tasks.store.paths import Store; from tasks.store.shard import build_node;"
-        "build_node(Store(sys.argv[1]), Node.model_validate(json.loads(sys.argv[2])), build_benchmark,"
+        "build_node(Store(sys.argv[1]), Node.from_json(json.loads(sys.argv[2])), build_benchmark,"
         " room='tasks.evaluation', shard='x')"
     )
-    words = [sys.executable, "-c", code, str(tmp_path / "killed"), node.model_dump_json()]
+    words = [sys.executable, "-c", code, str(tmp_path / "killed"), json.dumps(node.to_json())]
     work = tmp_path / "killed" / "work" / "evaluation" / node.fingerprint
     with subprocess.Popen(words, cwd=ROOT) as running:
         deadline = time.monotonic() + 120

@@ -17,10 +17,11 @@ import pyarrow as pa
 import pytest
 
 from tasks.store.errors import SourceError, StoreDamaged
+from tasks.store.failure import failure_path
 from tasks.store.manifest import NAME, stands, why_damaged
 from tasks.store.node import Node
 from tasks.store.paths import Store
-from tasks.store.shard import DATA, NodeWriter, build_node, failure_path, iter_batches, read_table
+from tasks.store.shard import DATA, NodeWriter, build_node, iter_batches, read_table
 
 SCHEMA = pa.schema([("id", pa.string()), ("ids", pa.list_(pa.uint16()))])
 NODE = Node(stage="example", version=1, config={}, inputs={"source": "aa"})

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from tasks.store.errors import ResourceError, SourceError, StoreDamaged
+from tasks.store.failure import read_failure
 from tasks.store.manifest import NAME, Manifest, stands
 from tasks.store.node import Node
 from tasks.store.paths import TEMPORARY, Store
@@ -20,7 +21,6 @@ from tasks.store.shard import (
     build_node,
     failure_path,
     iter_batches,
-    read_failure,
     read_table,
     require_disk,
 )
