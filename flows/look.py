@@ -1,5 +1,6 @@
 """The commands that look at what stands: `dapt plan | status | show | verify`. They start without Prefect."""
 
+import gc
 import os
 import signal
 import sys
@@ -11,6 +12,8 @@ import typer
 from rich.console import Console
 
 from flows.plan import make_plan, print_plan
+from flows.recipe import load_recipe
+from flows.standing import reading_ahead
 from flows.terminal import (
     AsJson,
     Overrides,
@@ -40,7 +43,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 
 def main() -> None:
-    """Run one of these commands."""
+    """Run one of these commands; what is imported by now is never collected."""
+    gc.freeze()
+    gc.enable()
     log_to(stderr)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -72,8 +77,10 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 def plan(recipe: RecipeFile, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Tell what a run would do, and change nothing."""
     with told_as_json(as_json, {"recipe": None}), stdout_for_json(as_json), without_collector():
-        resolved = resolve_file(recipe, overrides)
-        told = {**make_plan(resolved), "pool": _pool(resolved.settings)}
+        store = Store(read_settings().store)
+        with reading_ahead(store, load_recipe(recipe, overrides).name):
+            resolved = resolve_file(recipe, overrides)
+            told = {**make_plan(resolved), "pool": _pool(resolved.settings)}
     if as_json:
         print_json(told)
     else:

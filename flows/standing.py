@@ -1,8 +1,9 @@
 """Which nodes of which shards stand, for shards by the thousand.
 
 What looks at a store reads a small file and asks for the size of another, for every node: most of a plan of
-10,000 shards. On a local disk a forked process therefore looks at the rest of many, where there is a
-core for it and no other thread that a fork could leave with a lock held.
+10,000 shards. So where a recipe has thousands, a forked process looks at what stood when it was last run,
+while this one finds out what the recipe stands on now (`reading_ahead`). What that process saw is as fresh as
+what is read here, and is used for just the nodes that are asked for.
 """
 
 import os
@@ -14,15 +15,20 @@ from typing import BinaryIO, Protocol
 
 import msgspec
 
+from flows.record import largest_record, read_paths
 from tasks.store.manifest import Manifest, stands
 from tasks.store.node import Node
 from tasks.store.paths import Store
 
-MANY = 1000
-"""Shards from which on a second process pays: a fork and the way back take 40 ms."""
+MANY_BYTES = 500_000
+"""Of a record, from which on a second process pays: a thousand shards."""
+SHARE = 0.8
+"""Of the shards, the first ones: what is looked at ahead. This process has the rest, beside its own work."""
 
 Standing = dict[str, Manifest]
-_decoded = msgspec.msgpack.Decoder(list[Standing]).decode
+_decoded = msgspec.msgpack.Decoder(dict[str, Manifest]).decode
+_ahead: list[BinaryIO] = []
+"""Where what was seen ahead comes from, while it is awaited."""
 
 
 class HasNodes(Protocol):
@@ -41,15 +47,47 @@ def standing(store: Store, shard: HasNodes) -> Standing:
 
 def standing_of(store: Store, shards: Sequence[HasNodes]) -> Iterator[Standing]:
     """`standing` of each shard, in order."""
-    alone = threading.active_count() == 1 and (os.cpu_count() or 1) > 1
-    if store.local is None or len(shards) < MANY or not alone:
+    if not _ahead:
         yield from (standing(store, shard) for shard in shards)
         return
-    half = len(shards) * 11 // 20  # to send the rest back takes a tenth of the time
-    with _forked(lambda: msgspec.msgpack.encode([standing(store, shard) for shard in shards[half:]])) as told:
-        yield from (standing(store, shard) for shard in shards[:half])
-        body = told.read()
-    yield from _decoded(body) if body else (standing(store, shard) for shard in shards[half:])
+    first = int(len(shards) * SHARE)
+    rest = [standing(store, shard) for shard in shards[first:]]
+    body = _ahead.pop().read()
+    seen = _decoded(body) if body else {}
+    for shard in shards[:first]:
+        found = {
+            stage: seen.get(node.path) or stands(store, node.path) for stage, node in shard.nodes.items()
+        }
+        yield {stage: manifest for stage, manifest in found.items() if manifest is not None}
+    yield from rest
+
+
+@contextmanager
+def reading_ahead(store: Store, name: str) -> Iterator[None]:
+    """Have another process look at what a recipe stood on, for the first `standing_of` within.
+
+    Only where that pays, on a local disk with a core to spare; and only in a process without other threads,
+    whose locks a fork would leave held.
+
+    Args:
+        store: where.
+        name: of the recipe.
+    """
+    record = largest_record(store, name, MANY_BYTES)
+    if record is None or threading.active_count() > 1 or (os.cpu_count() or 1) == 1:
+        yield
+        return
+
+    def look() -> bytes:
+        found = {path: stands(store, path) for path in read_paths(store, record, SHARE)}
+        return msgspec.msgpack.encode({path: m for path, m in found.items() if m is not None})
+
+    with _forked(look) as pipe:
+        _ahead.append(pipe)
+        try:
+            yield
+        finally:
+            _ahead.clear()
 
 
 @contextmanager

@@ -16,6 +16,7 @@ computing that a shard of the default 64 MB takes (SHARD_S).
 
 import argparse
 import dataclasses
+import json
 import logging
 import os
 import subprocess
@@ -24,13 +25,15 @@ import tempfile
 import time
 from pathlib import Path
 
+import msgspec
+
 from flows.chain import room_of
 from flows.corpus import build_corpus
 from flows.milestones import corpus_nodes
 from flows.outcome import nodes_of, save_record, walks_of
 from flows.resolve import Resolved, held
 from flows.server import prefect_server
-from tasks.store.manifest import NAME, FileEntry, Manifest, read_manifest, stands
+from tasks.store.manifest import NAME, Manifest, read_manifest, stands
 from tasks.store.node import Node
 from tasks.store.shard import build_node
 from tests.flows.commands import DAPT
@@ -85,24 +88,22 @@ def write_node(resolved: Resolved, node: Node, pattern: Manifest) -> None:
     folder.mkdir(parents=True)
     (folder / "data.parquet").write_bytes(DATA)
     packed = node.stage == "packing"
-    told = pattern.model_copy(
-        update={
-            "stage": node.stage,
-            "version": node.version,
-            "fingerprint": node.fingerprint,
-            "config": node.config,
-            "inputs": node.inputs,
-            "files": [
-                FileEntry(
-                    name="data.parquet",
-                    sha256=pattern.files[0].sha256,
-                    bytes=len(DATA),
-                    rows=SEQUENCES if packed else pattern.files[0].rows,
-                )
-            ],
-        }
+    file = msgspec.structs.replace(
+        pattern.files[0],
+        name="data.parquet",
+        bytes=len(DATA),
+        rows=SEQUENCES if packed else pattern.files[0].rows,
     )
-    (folder / NAME).write_text(told.model_dump_json(indent=1, exclude_none=True))
+    told = msgspec.structs.replace(
+        pattern,
+        stage=node.stage,
+        version=node.version,
+        fingerprint=node.fingerprint,
+        config=node.config,
+        inputs=node.inputs,
+        files=[file],
+    )
+    (folder / NAME).write_text(json.dumps(told.to_json(), indent=1))
 
 
 def make_standing(folder: Path, shards: int) -> World:
@@ -131,7 +132,7 @@ def make_standing(folder: Path, shards: int) -> World:
     assert some is not None
     for node in corpus_nodes(resolved, walks_of(resolved)["domain"]):
         write_node(resolved, node, some)
-    scored = some.model_copy(update={"details": {"bits_per_byte": 1.0}})
+    scored = msgspec.structs.replace(some, details={"bits_per_byte": 1.0})
     nodes = nodes_of(resolved, walks_of(resolved))
     for stage in ("base", "training", "evaluation", "report"):
         for node in nodes[stage]:

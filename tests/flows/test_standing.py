@@ -1,0 +1,67 @@
+"""Looking ahead in a second process tells what looking in one does, whatever became of it."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from flows import standing
+from flows.outcome import save_record, walks_of
+from flows.plan import make_plan
+from flows.standing import reading_ahead
+from tasks.store.paths import Store
+from tests.flows.world import World
+
+
+@pytest.fixture
+def recorded(standing: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A recipe of a few shards that stand, whose record counts as one of thousands."""
+    save_record(standing.resolve())
+    monkeypatch.setattr("flows.standing.MANY_BYTES", 1)
+    monkeypatch.setattr("flows.standing.threading.active_count", lambda: 1)  # a pool of pytest's may be idle
+    return standing
+
+
+def test_a_plan_that_looked_ahead_is_the_plan_of_one_process(recorded: World) -> None:
+    alone = make_plan(recorded.resolve())
+    with reading_ahead(Store(str(recorded.store)), "tiny"):
+        assert standing._ahead, "no process looks ahead: the test would compare a plan with itself"
+        ahead = make_plan(recorded.resolve())
+    assert ahead == alone
+    assert ahead["totals"]["hit"] > 0
+
+
+def test_what_is_damaged_is_seen_by_who_looks_ahead(recorded: World) -> None:
+    first = recorded.resolve().chains["domain"].shards[0].nodes["filtering"]
+    file = recorded.store / first.path / "data.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    with reading_ahead(Store(str(recorded.store)), "tiny"):
+        walked = walks_of(recorded.resolve())["domain"]
+    assert walked.used == []
+
+
+def test_of_another_recipe_only_what_it_stands_on_counts(recorded: World) -> None:
+    with reading_ahead(Store(str(recorded.store)), "tiny"):
+        plan = make_plan(recorded.resolve("filtering.min_lines=7"))
+    states = {(node["stage"], node["state"]) for node in plan["nodes"]}
+    assert ("download", "HIT") in states
+    assert ("filtering", "HIT") not in states
+
+
+def test_a_process_that_died_ahead_costs_time_alone(
+    recorded: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    alone, here = make_plan(recorded.resolve()), os.getpid()
+    told = tmp_path / "died"
+
+    def die(*_: object) -> list[str]:
+        assert os.getpid() != here
+        told.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+    monkeypatch.setattr("flows.standing.read_paths", die)
+    with reading_ahead(Store(str(recorded.store)), "tiny"):
+        assert make_plan(recorded.resolve()) == alone
+    assert told.exists()
