@@ -63,10 +63,10 @@ print(f"{len(packed)} files in the wheel, {sum(not name.endswith('.py') for name
 PY
 }
 
-# On the store that the quickstart filled: a recipe may continue the model of another.
+# On the store that the quickstart filled: a recipe may continue the model of another. The other recipes need the Hub.
 plan_recipes() {
   local recipe
-  for recipe in deployments/recipes/*.toml; do
+  for recipe in deployments/recipes/quickstart*.toml; do
     echo "dapt plan $recipe"
     DAPT_STORE="$scratch/store" dapt plan "$recipe" >"$scratch/plan.txt" || { cat "$scratch/plan.txt"; return 1; }
     tail -n 1 "$scratch/plan.txt"

@@ -12,6 +12,7 @@ from typing import Literal, Self
 import msgspec
 from pydantic import model_validator
 
+from tasks.download.where import canonical, parse
 from tasks.store.config import JSON, StageConfig
 from tasks.store.node import Node
 from tasks.store.tokens import Bytes
@@ -39,6 +40,7 @@ _ELSEWHERE = {
         "revision": "a dataset",
         "text_column": "a dataset or files",
         "metadata_columns": "a dataset or files",
+        "where": "a dataset or files",
     },
     "adopted": {
         "subset": "a dataset or docstrings",
@@ -47,6 +49,7 @@ _ELSEWHERE = {
         "packages": "docstrings of installed packages",
         "text_column": "a dataset or files",
         "metadata_columns": "a dataset or files",
+        "where": "a dataset or files",
         "shard_bytes": "sources of text",
         "exclude": "sources of text",
     },
@@ -77,6 +80,8 @@ class SourceConfig(StageConfig):
     """The column that holds a document's text."""
     metadata_columns: tuple[str, ...] = ()
     """Columns kept beside the text: of parquet in their types, of jsonl as strings (else JSON)."""
+    where: str = ""
+    """Rows wanted, by their columns: "score >= 3 and language == 'en'". Empty: all."""
     shard_bytes: Bytes = 64_000_000
     """Text that a source shard aims at; a larger file is cut, smaller ones are taken together."""
     exclude: tuple[str, ...] = ()
@@ -111,6 +116,8 @@ class SourceConfig(StageConfig):
             )
         if len(set(self.metadata_columns)) < len(self.metadata_columns):
             raise ValueError("metadata_columns names a column twice; name each once")
+        if self.where:
+            parse(self.where)
         return self
 
 
@@ -120,6 +127,7 @@ class ReadConfig(StageConfig):
     format: Format = "parquet"
     text_column: str = "text"
     metadata_columns: tuple[str, ...] = ()
+    where: str = ""
 
 
 class SourceFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -201,4 +209,5 @@ def _reading(config: SourceConfig, given: Format) -> JSON:
         format=given,
         text_column=config.text_column if tabular else "text",
         metadata_columns=config.metadata_columns if tabular else (),
+        where=canonical(config.where),
     ).identity()

@@ -15,6 +15,7 @@ from tasks.download.config import SourceConfig, SourceFile
 from tasks.download.digests import DigestMemory
 from tasks.download.docstrings import TEXT_FRACTION
 from tasks.download.lines import cuts
+from tasks.download.where import canonical, parse, wanted_groups
 from tasks.runtime.late import Late
 from tasks.store.errors import SourceError, TransientError
 
@@ -36,7 +37,7 @@ class Cut:
     alone: bool = False
     """Each part is a shard of its own, whatever its size."""
     columns: tuple[str, ...] = ()
-    """Those there are, where the text column is not among them."""
+    """Those there are, where the text column or one that is asked for is not among them."""
 
 
 def cut(file: SourceFile, config: SourceConfig, memory: DigestMemory) -> Cut:
@@ -79,12 +80,14 @@ def _cut_lines(file: SourceFile, shard_bytes: int, memory: DigestMemory) -> Cut:
 
 
 def _cut_parquet(file: SourceFile, config: SourceConfig, memory: DigestMemory) -> Cut:
-    columns = sorted({config.text_column, "id", *config.metadata_columns})
+    asked = parse(config.where).columns if config.where else frozenset()
+    columns = sorted({config.text_column, "id", *config.metadata_columns, *asked})
+    told_where = f" where {canonical(config.where)}" if config.where else ""
     whole = msgspec.structs.replace(file, text_bytes=file.bytes, read_bytes=file.bytes)
     try:
         facts = memory.fact(
-            f"footer {file.digest} {config.text_column!r} {columns}",
-            lambda: _footer(file.address, config.text_column, columns),
+            f"footer {file.digest} {config.text_column!r} {columns}{told_where}",
+            lambda: _footer(file.address, config.text_column, columns, config.where),
         )
     except TransientError:
         raise
@@ -92,6 +95,8 @@ def _cut_parquet(file: SourceFile, config: SourceConfig, memory: DigestMemory) -
         return Cut([whole], alone=True)  # its download fails and says why
     if facts["missing"]:
         return Cut([whole], alone=True, columns=tuple(facts["missing"]))
+    if "refused" in facts:
+        raise SourceError(f"{file.address}: {facts['refused']}")
     text, read = facts["text"], facts["read"]
     cut_at = runs(text, config.shard_bytes)
     parts = [
@@ -107,22 +112,33 @@ def _cut_parquet(file: SourceFile, config: SourceConfig, memory: DigestMemory) -
 
 
 def runs(sizes: list[int], limit: int) -> list[tuple[int, int]]:
-    """Consecutive row groups that together stay within `limit`, or one alone that does not."""
+    """Consecutive row groups that together stay within `limit`, or one with text alone that does not."""
     runs, start, total = [], 0, 0
     for number, size in enumerate(sizes):
-        if number > start and total + size > limit:
+        if total and total + size > limit:
             runs.append((start, number))
             start, total = number, 0
         total += size
     return [*runs, (start, len(sizes))]
 
 
-def _footer(address: str, text_column: str, columns: list[str]) -> dict[str, Any]:
-    """By row group: bytes of text, and compressed bytes of the columns read; or the columns there are."""
+def _footer(address: str, text_column: str, columns: list[str], asked: str) -> dict[str, Any]:
+    """By row group: bytes of text, and compressed bytes of the columns read; or the columns there are.
+
+    Of row groups that hold no wanted row both are 0.
+    """
     with opened(address) as data, told(address), pq.ParquetFile(data, pre_buffer=False) as parquet:
-        metadata, names = parquet.metadata, parquet.schema_arrow.names
-    if text_column not in names:
-        return {"missing": names}
+        metadata, schema = parquet.metadata, parquet.schema_arrow
+    where = parse(asked) if asked else None
+    if not {text_column, *(where.columns if where else ())} <= set(schema.names):
+        return {"missing": schema.names}
+    wanted = set(range(metadata.num_row_groups))
+    if where:
+        try:
+            where.mask(schema.empty_table())
+        except SourceError as err:
+            return {"missing": [], "refused": str(err)}
+        wanted = set(wanted_groups(where, metadata, range(metadata.num_row_groups)))
     text: list[int] = []
     read: list[int] = []
     for group in range(metadata.num_row_groups):
@@ -137,4 +153,6 @@ def _footer(address: str, text_column: str, columns: list[str]) -> dict[str, Any
                 if chunk.path_in_schema.split(".")[0] in columns
             )
         )
+    text = [size if group in wanted else 0 for group, size in enumerate(text)]
+    read = [size if group in wanted else 0 for group, size in enumerate(read)]
     return {"missing": [], "text": text, "read": read}

@@ -21,6 +21,7 @@ from tasks.download.config import Format, SourceConfig, SourceFile, SourceShard
 from tasks.download.cutting import Cut, cut
 from tasks.download.digests import DigestMemory
 from tasks.download.docstrings import module_files
+from tasks.download.where import parse
 from tasks.runtime.late import Late
 from tasks.store.errors import SourceError
 
@@ -175,18 +176,21 @@ def _without_repeated(files: list[SourceFile]) -> tuple[list[SourceFile], list[s
 def _require_tabular(files: list[SourceFile], config: SourceConfig) -> None:
     """A text file has no columns to keep."""
     text = next((file for file in files if file.format == "txt"), None)
-    if text and config.metadata_columns:
-        raise SourceError(f"{text.address} is plain text and has no columns; leave metadata_columns out")
+    for setting in ("metadata_columns", "where"):
+        if text and getattr(config, setting):
+            raise SourceError(f"{text.address} is plain text and has no columns; leave {setting} out")
 
 
 def _require_text_column(cut_files: list[Cut], config: SourceConfig) -> None:
-    """Where no Parquet file has the text column, the recipe is wrong, not a file."""
+    """Where no Parquet file has the text column and those of `where`, the recipe is wrong, not a file."""
     lacking = [(found.parts[0].address, found.columns) for found in cut_files if found.columns]
     if lacking and len(lacking) == len(cut_files):
         address, names = lacking[0]
+        setting = "text_column" if config.text_column not in names else "where"
+        asked = parse(config.where).columns if config.where else frozenset()
+        missing = next(name for name in (config.text_column, *sorted(asked)) if name not in names)
         raise SourceError(
-            f"{address} has no column {config.text_column!r}; its columns are {', '.join(names)}: "
-            "set text_column"
+            f"{address} has no column {missing!r}; its columns are {', '.join(names)}: set {setting}"
         )
 
 

@@ -1,9 +1,9 @@
 """A source shard as a stream of documents: record batches of `id`, `source_id`, `text` and metadata.
 
 Every row (line, file, module) of the source ends up in a batch or in `Tally.dropped` with its reason:
-`no_text` (missing, null, or no text), `bad_json` (a line that is no JSON object), `too_large` (over 256 MB),
-and those of `tasks/download/docstrings.py`. What is no UTF-8 is replaced (`tasks/download/text.py`) and
-counted.
+`where` (not wanted), `no_text` (missing, null, or no text), `bad_json` (a line that is no JSON object),
+`too_large` (over 256 MB), and those of `tasks/download/docstrings.py`. What is no UTF-8 is replaced
+(`tasks/download/text.py`) and counted.
 
 Memory: one batch, at most 1000 rows and about 16 MB of text at the average length of its row group, or one
 document; of a Parquet file one page a column; of a compressed or plain file one block. Remote whole files lie
@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from tasks.download import docstrings
 from tasks.download.addresses import (
@@ -33,6 +35,7 @@ from tasks.download.addresses import (
 from tasks.download.config import COLUMNS, ReadConfig, SourceFile, SourceShard
 from tasks.download.lines import MAX_LINE_BYTES, blocks, lines, part
 from tasks.download.text import as_strings, decoded, mended, text_array
+from tasks.download.where import Where, parse, wanted_groups
 from tasks.store.errors import SourceError
 
 BATCH_ROWS = 1000
@@ -126,6 +129,7 @@ def _require_columns(names: list[str], config: ReadConfig, address: str) -> None
     for setting, wanted in (
         ("text_column", [config.text_column]),
         ("metadata_columns", config.metadata_columns),
+        ("where", sorted(parse(config.where).columns) if config.where else []),
     ):
         for name in wanted:
             if name not in names:
@@ -144,19 +148,48 @@ def _parquet(
         metadata = parquet.metadata
         first, end = file.row_groups or (0, metadata.num_row_groups)
         row = sum(metadata.row_group(group).num_rows for group in range(first))
+        where = parse(config.where) if config.where else None
+        readable = set(wanted_groups(where, metadata, range(first, end)) if where else range(first, end))
         for group in range(first, end):
             facts = metadata.row_group(group)
+            wanted = None
+            if where:
+                wanted = _wanted(parquet, group, where) if group in readable else None
+                if wanted is None or not pc.any(wanted).as_py():
+                    tally.documents_in += facts.num_rows
+                    _count(tally, "where", facts.num_rows)
+                    row += facts.num_rows
+                    continue
+            begin = row
             average = facts.total_byte_size / max(1, facts.num_rows)
             size = int(max(1, min(BATCH_ROWS, BATCH_BYTES / max(1.0, average))))
             for batch in parquet.iter_batches(size, row_groups=[group], columns=list(dict.fromkeys(columns))):
-                yield _of_columns(batch, row, file=file, config=config, schema=schema, tally=tally)
+                found, rows = batch, np.arange(row, row + batch.num_rows)
                 row += batch.num_rows
+                if wanted is not None:
+                    chosen = wanted.slice(rows[0] - begin, len(rows))
+                    tally.documents_in += chosen.false_count
+                    _count(tally, "where", chosen.false_count)
+                    found, rows = batch.filter(chosen), rows[chosen.to_numpy(zero_copy_only=False)]
+                yield _of_columns(found, rows, file=file, config=config, schema=schema, tally=tally)
+
+
+def _wanted(parquet: pq.ParquetFile, group: int, where: Where) -> pa.BooleanArray:
+    """Of each row of a row group whether it is wanted; of its columns just those asked for are read."""
+    table = parquet.read_row_group(group, columns=sorted(where.columns))
+    return pc.fill_null(where.mask(table).combine_chunks(), False)
 
 
 def _of_columns(
-    batch: pa.RecordBatch, row: int, *, file: SourceFile, config: ReadConfig, schema: pa.Schema, tally: Tally
+    batch: pa.RecordBatch,
+    rows: NDArray[np.int64],
+    *,
+    file: SourceFile,
+    config: ReadConfig,
+    schema: pa.Schema,
+    tally: Tally,
 ) -> pa.RecordBatch:
-    """One batch of a Parquet file, whose first row is `row` of the file."""
+    """Some rows of a Parquet file, by their numbers in it."""
     text, replaced = text_array(batch.column(config.text_column), file.address, config.text_column)
     too_large = pc.fill_null(pc.greater(pc.binary_length(text), MAX_DOCUMENT_BYTES), False)
     kept = pc.and_(pc.is_valid(text), pc.invert(too_large))
@@ -165,7 +198,7 @@ def _of_columns(
     _count(tally, "too_large", pc.sum(too_large).as_py() or 0)
     tally.replaced += replaced
     prefix = id_prefix(file.digest)
-    ids = pa.array([f"{prefix}-{number}" for number in range(row, row + batch.num_rows)], pa.string())
+    ids = pa.array([f"{prefix}-{number}" for number in rows.tolist()], pa.string())
     source_ids = (
         as_strings(batch.column("id")) if "id" in batch.schema.names else pa.nulls(len(ids), pa.string())
     )
@@ -243,6 +276,7 @@ def _one_file(file: SourceFile, tally: Tally) -> Iterator[Row]:
 def _json_lines(file: SourceFile, config: ReadConfig, tally: Tally) -> Iterator[Row]:
     start, end = file.byte_range or (0, file.bytes)
     compression = file.format.removeprefix("jsonl").removeprefix(".")
+    where = parse(config.where) if config.where else None
     seen: dict[str, None] = {}
     has_column, records = False, 0
     with bytes_of(file) as data:
@@ -256,7 +290,9 @@ def _json_lines(file: SourceFile, config: ReadConfig, tally: Tally) -> Iterator[
             if not has_column and len(seen) < BATCH_ROWS:
                 seen |= dict.fromkeys(record)
             text = record.get(config.text_column)
-            if not isinstance(text, str):
+            if where and not where.holds(record):
+                _count(tally, "where", 1)
+            elif not isinstance(text, str):
                 _count(tally, "no_text", 1)
             elif (
                 len(text) > MAX_DOCUMENT_BYTES // 4

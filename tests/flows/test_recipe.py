@@ -9,6 +9,8 @@ from flows.recipe import Recipe, load_recipe
 from tasks.store.errors import RecipeError
 from tests.flows.world import World
 
+RECIPES = Path(__file__).parents[2] / "deployments" / "recipes"
+
 
 def told(world: World, *overrides: str) -> list[str]:
     """What is said of a recipe, without the file's name."""
@@ -253,3 +255,15 @@ def test_a_digest_tells_recipes_apart_and_survives_plain_json(given: World) -> N
     recipe = given.load()
     assert recipe.digest == Recipe.model_validate(recipe.model_dump(mode="json")).digest
     assert recipe.digest != given.load("seed=6").digest
+
+
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("*.toml")), ids=lambda file: file.stem)
+def test_the_recipes_that_come_along_are_valid_and_bear_their_files_names(file: Path) -> None:
+    assert load_recipe(file).name == file.stem
+
+
+def test_a_subset_seen_often_is_as_much_training_as_its_plain_neighbour() -> None:
+    plain, best = load_recipe(RECIPES / "fineweb-edu.toml"), load_recipe(RECIPES / "fineweb-edu-best.toml")
+    assert best.budget.milestones[0] * best.training.epochs == plain.budget.milestones[0]
+    assert best.download.where
+    assert best.download.model_copy(update={"where": ""}) == plain.download
