@@ -111,7 +111,11 @@ class Team(Api):
 
     def start_run(self, recipe: str, **parameters: Any) -> str:
         """Run a deployment of adapt; the id of its run."""
-        deployment = httpx.get(f"{self.url}/deployments/name/adapt/{recipe}").raise_for_status().json()["id"]
+        deployment = (
+            httpx.get(f"{self.url}/deployments/name/adapt/{recipe}", timeout=60)
+            .raise_for_status()
+            .json()["id"]
+        )
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
         run: str = self.ask(f"deployments/{deployment}/create_flow_run", body)["id"]
         return run
