@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tasks.download.addresses import opened, told
+from tasks.download.addresses import told
 from tasks.download.config import SourceConfig, SourceFile
+from tasks.download.contents import opened
 from tasks.download.digests import DigestMemory
 from tasks.download.docstrings import TEXT_FRACTION
 from tasks.download.lines import cuts
@@ -62,7 +63,7 @@ def cut(file: SourceFile, config: SourceConfig, memory: DigestMemory) -> Cut:
 
 def _cut_lines(file: SourceFile, shard_bytes: int, memory: DigestMemory) -> Cut:
     def find() -> list[int]:
-        with opened(file.address) as data:
+        with opened(file) as data:
             return cuts(data, file.bytes, shard_bytes)
 
     at = memory.fact(f"cuts {file.digest} {shard_bytes}", find)
@@ -84,7 +85,7 @@ def _cut_parquet(file: SourceFile, config: SourceConfig, memory: DigestMemory) -
     try:
         facts = memory.fact(
             f"footer {file.digest} {config.text_column!r} {columns}",
-            lambda: _footer(file.address, config.text_column, columns),
+            lambda: _footer(file, config.text_column, columns),
         )
     except TransientError:
         raise
@@ -117,9 +118,9 @@ def runs(sizes: list[int], limit: int) -> list[tuple[int, int]]:
     return [*runs, (start, len(sizes))]
 
 
-def _footer(address: str, text_column: str, columns: list[str]) -> dict[str, Any]:
+def _footer(file: SourceFile, text_column: str, columns: list[str]) -> dict[str, Any]:
     """By row group: bytes of text, and compressed bytes of the columns read; or the columns there are."""
-    with opened(address) as data, told(address), pq.ParquetFile(data, pre_buffer=False) as parquet:
+    with opened(file) as data, told(file.address), pq.ParquetFile(data, pre_buffer=False) as parquet:
         metadata, names = parquet.metadata, parquet.schema_arrow.names
     if text_column not in names:
         return {"missing": names}
