@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +34,7 @@ _LINGER_NOT = struct.pack("ii", 1, 0)  # close() sends RST
 
 @dataclass
 class Fault:
-    """What goes wrong with requests whose "METHOD path" has `where` in it."""
+    """What goes wrong with requests that have `where` in their "METHOD path range"; the first one counts."""
 
     where: str
     status: int = 0
@@ -58,6 +59,7 @@ class Asked:
     """Of the range asked for."""
     end: int | None
     headers: dict[str, str]
+    """By names in lower case."""
     at_s: float
     """On a monotonic clock."""
     sent: int = 0
@@ -128,7 +130,7 @@ class HubServer:
         files = (
             data for history in self.commits.values() for tree in history.values() for data in tree.values()
         )
-        return next((data for data in files if hashlib.sha256(data).hexdigest() == digest), None)
+        return next((data for data in files if _sha256(data) == digest), None)
 
     def blobs_asked(self) -> list[Asked]:
         """The requests for blobs, in order."""
@@ -172,12 +174,11 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             what = f"{self.command} {self.path}"
-            self.asked = Asked(
-                what, self.headers.get("Host", ""), *self.span(), dict(self.headers.items()), time.monotonic()
-            )
+            headers = {key.lower(): value for key, value in self.headers.items()}
+            self.asked = Asked(what, headers.get("host", ""), *self.span(), headers, time.monotonic())
             hub.asked.append(self.asked)
             hub.stopping.wait(hub.latency_s)
-            self.fault = hub.fault_of(what)
+            self.fault = hub.fault_of(f"{what} {self.headers.get('Range', '')}")
             if self.fault and self.fault.status:
                 self.send(self.fault.status, b"{}", self.fault.headers)
                 return
@@ -264,7 +265,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             if not _is_large(name):
                 self.send_bytes(data, headers)
                 return
-            digest = hashlib.sha256(data).hexdigest()
+            digest = _sha256(data)
             headers |= {"X-Linked-Size": str(len(data)), "X-Linked-Etag": f'"{digest}"'}
             signed = f"?X-Amz-Signature={hub.signature}" if hub.signature else ""
             where = f"http://{BLOB_HOST}:{hub.port}/blobs/{digest}{signed}"
@@ -275,9 +276,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             if data is None:
                 self.refuse("EntryNotFound")
                 return
-            self.send_bytes(
-                data, {"ETag": f'"{hashlib.md5(data).hexdigest()}"'}
-            )  # another kind than the Hub's
+            self.send_bytes(data, {"ETag": f'"{_md5(data)}"'})  # another kind than the Hub's
 
         def send_bytes(self, data: bytes, headers: dict[str, str]) -> None:
             start, end = self.asked.start, self.asked.end
@@ -328,8 +327,21 @@ def _is_large(name: str) -> bool:
     return name.endswith((".parquet", ".gz", ".zst", ".jsonl"))
 
 
+@cache
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@cache
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data).hexdigest()
+
+
+@cache
 def _git_name(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    name = hashlib.sha1(b"blob %d\0" % len(data))
+    name.update(data)
+    return name.hexdigest()
 
 
 def _tree(files: dict[str, bytes], folder: str, *, deep: bool) -> list[dict[str, Any]]:
@@ -347,7 +359,7 @@ def _tree(files: dict[str, bytes], folder: str, *, deep: bool) -> list[dict[str,
             entry = {"type": "file", "path": name, "oid": _git_name(data), "size": len(data)}
             if _is_large(name):
                 entry["lfs"] = {
-                    "oid": hashlib.sha256(data).hexdigest(),
+                    "oid": _sha256(data),
                     "size": len(data),
                     "pointerSize": 130,
                 }

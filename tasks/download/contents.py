@@ -61,7 +61,7 @@ def _of_hub(file: SourceFile, work: Path | None) -> Iterator[HubFile]:
         with told(file.address):
             try:
                 yield data
-            except pa.ArrowException:
+            except (pa.ArrowException, OSError):
                 data.discard()  # the next try shall not meet the same bytes
                 raise
 

@@ -14,13 +14,14 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import httpx2
-import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import close_session, constants
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,7 +55,7 @@ def table(seed: int = 0) -> pa.Table:
 
 def parquet(content: pa.Table, **options: object) -> bytes:
     out = io.BytesIO()
-    pq.write_table(content, out, row_group_size=ROWS, **options)
+    pq.write_table(content, out, row_group_size=ROWS, write_statistics=False, **options)
     return out.getvalue()
 
 
@@ -69,9 +70,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.setattr(transfer, "STALL_S", 0.4)
     monkeypatch.setenv("HF_TOKEN", "")
     with HubServer() as server:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
         yield server
-        huggingface_hub.close_session()
+        close_session()
 
 
 def listed(
@@ -119,7 +120,7 @@ def test_spans_are_as_sets_of_bytes(given: list[Span], asked: Span) -> None:
     have = joined(given)
     bytes_had = {byte for start, end in given for byte in range(start, end)}
     assert {byte for start, end in have for byte in range(start, end)} == bytes_had
-    assert all(left[1] < right[0] for left, right in zip(have, have[1:], strict=False))
+    assert all(left[1] < right[0] for left, right in pairwise(have))
     gaps = missing(have, *asked)
     assert sorted(byte for start, end in gaps for byte in range(start, end)) == sorted(
         set(range(*asked)) - bytes_had
@@ -152,8 +153,9 @@ def test_only_the_columns_and_row_groups_wanted_are_fetched(hub: HubServer, tmp_
     needed = wanted_bytes(range(1, 3), "text", "id")
     assert needed < len(DATA) / 6
     assert needed <= sent(hub) <= needed + FOOTER_BYTES
-    assert [one.what for one in hub.asked][0].startswith("HEAD /datasets/owner/data/resolve/")
-    assert len(hub.asked) == 1 + 1 + 2, "resolved once; the footer, and a span a row group"
+    resolved = [one.what for one in hub.asked if "/resolve/" in one.what]
+    assert [what.split("/")[0] for what in resolved] == ["HEAD "], "once"
+    assert len(hub.blobs_asked()) == 1 + 2, "the footer, and a span a row group"
 
 
 def test_a_plan_reads_the_footer_and_nothing_else(hub: HubServer, tmp_path: Path) -> None:
@@ -166,7 +168,7 @@ def test_a_plan_reads_the_footer_and_nothing_else(hub: HubServer, tmp_path: Path
 def test_pieces_are_fetched_while_others_are_on_their_way(hub: HubServer, tmp_path: Path) -> None:
     data = random.Random(1).randbytes(2 * PIECE_BYTES + 5)
     file = listed(hub, "a.jsonl", data)
-    hub.faults.append(Fault("GET /blobs/", then="stall", after=10))
+    hub.faults.append(Fault("bytes=0-", then="stall", after=10))
     source = HubFile(file.address, file.digest, file.bytes, tmp_path)
     source.expect([(0, len(data))])
     source.seek(PIECE_BYTES)
@@ -202,14 +204,14 @@ def test_faults_that_pass_change_nothing(hub: HubServer, tmp_path: Path, name: s
 def test_a_body_goes_on_at_the_byte_where_it_stopped(hub: HubServer, tmp_path: Path, how: str) -> None:
     data = random.Random(2).randbytes(500_000)
     hub.faults.append(Fault("GET /blobs/", then=how, after=123_456))  # type: ignore[arg-type]
-    hub.faults.append(Fault("GET /blobs/", then=how, after=200_000, skip=1))  # type: ignore[arg-type]
+    hub.faults.append(Fault("GET /blobs/", then=how, after=200_000))  # type: ignore[arg-type]
     file = listed(hub, "a.jsonl", data)
     with HubFile(file.address, file.digest, file.bytes, tmp_path) as source:
         assert source.read() == data
     first, second, third = hub.blobs_asked()
     assert [first.start, second.start, third.start] == [0, 123_456, 323_456]
-    assert "If-Range" not in first.headers
-    assert second.headers["If-Range"] == third.headers["If-Range"] == f'"{hashlib.md5(data).hexdigest()}"'
+    assert "if-range" not in first.headers
+    assert second.headers["if-range"] == third.headers["if-range"] == f'"{hashlib.md5(data).hexdigest()}"'
     assert sent(hub) == len(data)
 
 
@@ -280,38 +282,39 @@ def test_a_killed_process_leaves_what_it_has_to_the_next(hub: HubServer, tmp_pat
     hub.faults.append(Fault("GET /blobs/", then="stall", after=705_000))
     words = [sys.executable, "-c", KILLED, file.address, file.digest, str(file.bytes), str(tmp_path)]
     child = subprocess.Popen(words, cwd=ROOT, env={**os.environ, "HF_ENDPOINT": hub.url})
-    while not any(path.stat().st_size > 60 * 20 for path in tmp_path.glob("*.have")):
+    had = 0
+    while had < 600_000:
         assert child.poll() is None
         time.sleep(0.02)
+        lines = [line for path in tmp_path.glob("*.have") for line in path.read_text().splitlines()]
+        had = sum(int(end) - int(start) for start, end, _ in map(str.split, lines))
     child.send_signal(signal.SIGKILL)
     child.wait()
-    segments = next(tmp_path.glob("*.have")).read_text().splitlines()
-    had = sum(int(line.split()[1]) - int(line.split()[0]) for line in segments)
-    assert had > 600_000
     before = len(hub.blobs_asked())
     with HubFile(file.address, file.digest, file.bytes, tmp_path) as source:
         assert source.read() == data
     assert sum(one.sent for one in hub.blobs_asked()[before:]) == len(data) - had
 
 
-@pytest.mark.parametrize("lists", ["the same", "another"])
-def test_a_file_that_changed_is_refused(hub: HubServer, tmp_path: Path, lists: str) -> None:
+def test_a_file_that_changed_meanwhile_is_refused(hub: HubServer, tmp_path: Path) -> None:
     file, other = listed(hub), parquet(table(seed=9))
     with HubFile(file.address, file.digest, file.bytes, tmp_path) as source:
         source.read(10)
-        if lists == "another":
-            hub.resolve("owner/data", "main")
-            hub.commits["owner/data"][str(hub.resolve("owner/data", "main"))]["a.parquet"] = other
+        hub.commits["owner/data"][str(hub.resolve("owner/data", "main"))]["a.parquet"] = other
         hub.altered[file.digest] = other
         source.seek(10 + GAP_BYTES)
-        if lists == "another":
-            with pytest.raises(SourceError, match="has changed since it was listed: found") as caught:
-                source.read(1000)
-            assert type(caught.value) is SourceError
-        else:  # what the Hub lists vouches for a host with another ETag, as long as its length is right
-            hub.altered[file.digest] = DATA + b"more"
-            with pytest.raises(SourceError, match="has changed since it was listed: found 1"):
-                source.read(1000)
+        with pytest.raises(SourceError, match="has changed since it was listed: found") as caught:
+            source.read(1000)
+    assert type(caught.value) is SourceError
+
+
+def test_a_host_that_sends_another_length_than_the_hub_lists_is_refused(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    file = listed(hub)
+    hub.altered[file.digest] = DATA + b"more"
+    with pytest.raises(SourceError, match=rf"found {len(DATA) + 4} bytes, expected {len(DATA)}"):
+        texts(file, tmp_path)
 
 
 def test_what_was_listed_otherwise_is_refused_before_a_byte_is_read(hub: HubServer, tmp_path: Path) -> None:
@@ -356,11 +359,7 @@ def test_the_token_goes_to_the_endpoint_alone(
     hub.token, hub.signature = "hf_planted_token", "planted-signature"
     hub.faults.append(Fault("GET /blobs/", 503, times=2))
     assert texts(listed(hub), tmp_path) == CONTENT["text"].to_pylist()
-    hosts = {
-        one.host.split(":")[0]
-        for one in hub.asked
-        if "Authorization" in one.headers or "authorization" in one.headers
-    }
+    hosts = {one.host.split(":")[0] for one in hub.asked if "authorization" in one.headers}
     assert hosts == {"127.0.0.1"}
     assert {one.host.split(":")[0] for one in hub.blobs_asked()} == {"127.0.0.2"}
     assert "again in" in caplog.text
@@ -373,7 +372,7 @@ def test_switched_off_the_hub_is_not_asked_and_what_was_fetched_is_read(
     file = listed(hub)
     expected = texts(file, tmp_path / "filled")
     asked = len(hub.asked)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert texts(file, tmp_path / "filled") == expected
     with pytest.raises(SourceError, match="HF_HUB_OFFLINE is set, and these bytes were not fetched before"):
         texts(file, tmp_path / "empty")
@@ -417,7 +416,10 @@ def test_damage_within_a_page_is_found_by_its_checksum_and_not_kept(hub: HubServ
     assert texts(file, tmp_path) == CONTENT["text"].to_pylist()
 
 
-def test_memory_does_not_grow_with_what_is_expected(hub: HubServer, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_what_is_expected(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "STALL_S", 20.0)
     data = bytes(48 * 2**20)
     file = listed(hub, "a.jsonl", data)
     tracemalloc.start()
