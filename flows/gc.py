@@ -261,7 +261,7 @@ def _lists(store: Store, kept: _Kept) -> Iterator[_Removal]:
 
 def _leftovers(store: Store, kept: _Kept) -> Iterator[_Removal]:
     """Work of what stands or nobody reaches, failures that nobody reaches, entries of dead runs."""
-    for stage in ("training", "evaluation", "report"):
+    for stage in ("download", "training", "evaluation", "report"):
         for name in store.names(f"work/{stage}"):
             fingerprint = name.removesuffix(".json")
             node, work = f"{stage}/{fingerprint[:2]}/{fingerprint}", f"work/{stage}/{name}"

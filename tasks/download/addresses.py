@@ -1,15 +1,14 @@
-"""Files by address: an absolute path, or a URL that fsspec knows. Globs, facts, opening, faults."""
+"""Files by address: an absolute path, or a URL that fsspec knows. Globs, facts, faults."""
 
 import contextlib
 import fnmatch
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from functools import lru_cache
 from glob import has_magic
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 else:
     pa, hub_errors = Late("pyarrow"), Late("huggingface_hub.errors")
 
-COPY_BYTES = 8 * 2**20
 _NETWORK = {
     "aiobotocore",
     "aiohttp",
@@ -34,7 +32,7 @@ _NETWORK = {
     "requests",
     "urllib3",
 }
-_TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
+TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
 
 def filesystem(address: str) -> tuple[Any, str]:
@@ -147,67 +145,6 @@ def require_unchanged_object(url: str, digest: str) -> None:
         raise SourceError(f"{url} has changed since it was listed; run again to take its new contents")
 
 
-@contextlib.contextmanager
-def opened(address: str) -> Iterator[IO[bytes]]:
-    """A file for reading at any place; of a remote one exactly the ranges asked for are fetched.
-
-    Raises:
-        SourceError: there is none, or it cannot be read.
-        TransientError: the network failed.
-    """
-    with told(address):
-        if is_local(address):
-            with Path(address).open("rb") as file:
-                yield file
-            return
-        fs, path = filesystem(address)
-        # The default read-ahead of 5 MB fetched 71 % of a file to read one small column of it.
-        with fs.open(path, "rb", cache_type="none") as file:
-            yield file
-
-
-@contextlib.contextmanager
-def whole_file(address: str, digest: str, size: int) -> Iterator[Path]:
-    """A whole file on the local disk, checked to be what was listed; a remote one is fetched for the while.
-
-    Raises:
-        SourceError: it is not what was listed.
-        TransientError: the network failed, or delivered something else.
-    """
-    if is_local(address):
-        require_unchanged(address, digest, size)
-        with told(address):
-            yield Path(address)
-        return
-    require_unchanged_object(address, digest)
-    with tempfile.TemporaryDirectory(prefix="dapt-source-") as scratch:
-        copy = Path(scratch) / "file"
-        with opened(address) as remote, copy.open("wb") as local:
-            while block := remote.read(COPY_BYTES):
-                local.write(block)
-        require_unchanged(str(copy), digest, size, address=address)
-        with told(address):
-            yield copy
-
-
-def require_unchanged(path: str, digest: str, size: int, *, address: str = "") -> None:
-    """Check a local file (the copy of `address`) against what was listed; hashed once in a process.
-
-    Raises:
-        SourceError: it is another; listing again takes the new contents.
-        TransientError: a copy is not what its host has.
-    """
-    with told(path):
-        status = Path(path).stat()
-        same = status.st_size == size
-        if same and is_sha256(digest):
-            same = sha256_of(path, status.st_size, status.st_mtime_ns, status.st_ino) == digest
-    if not same:
-        if address:
-            raise TransientError(f"{address}: what arrived is not what its host lists; run again")
-        raise SourceError(f"{path} has changed since it was listed; run again to take its new contents")
-
-
 def is_sha256(digest: str) -> bool:
     """Whether a digest is a bare sha256 of the bytes."""
     return len(digest) == 64 and ":" not in digest
@@ -248,7 +185,7 @@ def is_transient(err: BaseException) -> bool:
     """Whether it is the network's fault, so that the same call may go through later."""
     status = getattr(getattr(err, "response", None), "status_code", None)
     if isinstance(status, int):
-        return status in _TRANSIENT_STATUS
+        return status in TRANSIENT_STATUS
     if isinstance(err, FileNotFoundError | PermissionError | hub_errors.OfflineModeIsEnabled):
         return False
     return isinstance(err, ConnectionError | TimeoutError) or _module(err) in _NETWORK

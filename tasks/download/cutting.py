@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tasks.download.addresses import opened, told
+from tasks.download.addresses import told
 from tasks.download.config import SourceConfig, SourceFile
+from tasks.download.contents import opened
 from tasks.download.digests import DigestMemory
 from tasks.download.docstrings import TEXT_FRACTION
 from tasks.download.lines import cuts
@@ -63,7 +64,7 @@ def cut(file: SourceFile, config: SourceConfig, memory: DigestMemory) -> Cut:
 
 def _cut_lines(file: SourceFile, shard_bytes: int, memory: DigestMemory) -> Cut:
     def find() -> list[int]:
-        with opened(file.address) as data:
+        with opened(file) as data:
             return cuts(data, file.bytes, shard_bytes)
 
     at = memory.fact(f"cuts {file.digest} {shard_bytes}", find)
@@ -87,7 +88,7 @@ def _cut_parquet(file: SourceFile, config: SourceConfig, memory: DigestMemory) -
     try:
         facts = memory.fact(
             f"footer {file.digest} {config.text_column!r} {columns}{told_where}",
-            lambda: _footer(file.address, config.text_column, columns, config.where),
+            lambda: _footer(file, config.text_column, columns, config.where),
         )
     except TransientError:
         raise
@@ -122,12 +123,12 @@ def runs(sizes: list[int], limit: int) -> list[tuple[int, int]]:
     return [*runs, (start, len(sizes))]
 
 
-def _footer(address: str, text_column: str, columns: list[str], asked: str) -> dict[str, Any]:
+def _footer(file: SourceFile, text_column: str, columns: list[str], asked: str) -> dict[str, Any]:
     """By row group: bytes of text, and compressed bytes of the columns read; or the columns there are.
 
     Of row groups that hold no wanted row both are 0.
     """
-    with opened(address) as data, told(address), pq.ParquetFile(data, pre_buffer=False) as parquet:
+    with opened(file) as data, told(file.address), pq.ParquetFile(data, pre_buffer=False) as parquet:
         metadata, schema = parquet.metadata, parquet.schema_arrow
     where = parse(asked) if asked else None
     if not {text_column, *(where.columns if where else ())} <= set(schema.names):

@@ -1,10 +1,10 @@
 """Files of a data set on the Hugging Face Hub, pinned to a commit.
 
 `datasets` resolves subset and split to files, from the repository's card and patterns and without reading
-data; the Hub's tree gives the sha256 of each. Only whole files and row groups are read later: iterating a
-streaming data set is not used, because leaving it early (what a budget does) aborts the interpreter
-(apache/arrow#45214). A commit's list never changes, so it is remembered: a pinned data set is listed without
-network from then on.
+data; the Hub's tree gives the sha256 of each. Files are read later by `tasks/download/remote.py`, and not by
+iterating a streaming data set: leaving one early (what a budget does) aborts the interpreter
+(apache/arrow#45214). Where the network fails, it is asked again (`tasks/download/transfer.py`). A commit's
+list never changes, so it is remembered: a pinned data set is listed without network from then on.
 """
 
 from pathlib import PurePosixPath
@@ -19,6 +19,7 @@ from huggingface_hub.hf_api import RepoFile
 from tasks.download.addresses import told
 from tasks.download.config import SourceConfig
 from tasks.download.digests import DigestMemory
+from tasks.download.transfer import persistent
 from tasks.store.errors import SourceError
 
 
@@ -42,10 +43,10 @@ def list_dataset(config: SourceConfig, memory: DigestMemory) -> tuple[list[tuple
         commit = config.revision
     else:
         _require_online(repo)
-        commit = _commit(repo, config.revision)
+        commit = persistent(lambda: _commit(repo, config.revision))
     files = memory.fact(
         f"hub {constants.ENDPOINT} {repo}@{commit} {subset!r} {split!r}",
-        lambda: _find(repo, subset, split, commit),
+        lambda: persistent(lambda: _find(repo, subset, split, commit)),
     )
     return [(str(address), str(digest), int(size)) for address, digest, size in files], commit
 

@@ -1,17 +1,20 @@
 """Make a downloaded shard: stream the documents of a source shard into row groups of the store.
 
 Memory: the documents of one row group (at most 1000 rows and about 32 MB of text, or one document) beside
-what `tasks/download/stream.py` holds.
+what `tasks/download/stream.py` holds. Bytes of the Hub's files lie in `<store>/work/download/<fingerprint>/`
+until the shard is made (beside a remote store in a temporary folder): a shard that failed or was killed goes
+on from what it had fetched.
 """
 
 import logging
+import shutil
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.download.config import ReadConfig, SourceShard
+from tasks.download.config import STAGE, ReadConfig, SourceShard
 from tasks.download.stream import Tally, iter_documents, source_schema
 from tasks.store.shard import NodeWriter
 
@@ -54,17 +57,21 @@ def build_download(writer: NodeWriter) -> None:
     """
     shard = msgspec.convert(writer.node.reads["shard"], SourceShard)
     config = ReadConfig.model_validate(writer.node.config)
-    schema = source_schema(shard, config)
     tally = Tally()
     text_bytes = 0
+    store = writer.store
+    work = store.local_path(f"work/{STAGE}/{writer.node.fingerprint}") if store.local is not None else None
+    schema = source_schema(shard, config, work)
     with writer.parquet(schema) as out:
         groups = _RowGroups(out, schema)
-        for batch in iter_documents(shard, config, tally):
+        for batch in iter_documents(shard, config, tally, work):
             groups.add(batch)
             writer.documents_out += batch.num_rows
             text_bytes += pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0
             writer.progress(text_bytes, max(text_bytes, shard.text_bytes), "bytes")
         groups.flush()
+    if work is not None:
+        shutil.rmtree(work, ignore_errors=True)
     writer.documents_in = tally.documents_in
     writer.dropped.update(tally.dropped)
     writer.details = {

@@ -6,15 +6,17 @@ Every row (line, file, module) of the source ends up in a batch or in `Tally.dro
 (`tasks/download/text.py`) and counted.
 
 Memory: one batch, at most 1000 rows and about 16 MB of text at the average length of its row group, or one
-document; of a Parquet file one page a column; of a compressed or plain file one block. Remote whole files lie
-on the local disk meanwhile; of a part of a remote file only the ranges needed are fetched.
+document; of a Parquet file one page a column; of a compressed or plain file one block. What was fetched of
+the Hub lies on the local disk meanwhile, as do whole files of other hosts; of a part of a remote file only
+the ranges needed are fetched.
 """
 
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -24,17 +26,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tasks.download import docstrings
-from tasks.download.addresses import (
-    id_prefix,
-    is_local,
-    opened,
-    require_unchanged,
-    require_unchanged_object,
-    whole_file,
-)
+from tasks.download.addresses import id_prefix, is_local
 from tasks.download.config import COLUMNS, ReadConfig, SourceFile, SourceShard
+from tasks.download.contents import opened, require_unchanged, whole_file
 from tasks.download.lines import MAX_LINE_BYTES, blocks, lines, part
+from tasks.download.remote import GAP_BYTES, HubFile, column_spans
 from tasks.download.text import as_strings, decoded, mended, text_array
+from tasks.download.transfer import is_pinned
 from tasks.download.where import Where, parse, wanted_groups
 from tasks.store.errors import SourceError
 
@@ -44,6 +42,10 @@ MAX_DOCUMENT_BYTES = MAX_LINE_BYTES
 _BUFFER_BYTES = 2**20
 _REMOTE_BUFFER_BYTES = 8 * 2**20
 _BOM = b"\xef\xbb\xbf"
+IN_VAIN_FRACTION = 0.1
+"""Of a file, at most: what is fetched for the sake of its sha256; or `GAP_BYTES`."""
+Ahead = Callable[[Sequence[str], Iterable[int]], None]
+"""Told columns and row groups that are read next; fetches them ahead where they are far."""
 
 
 @dataclass(slots=True)
@@ -56,13 +58,16 @@ class Tally:
     """Documents in which something was no UTF-8."""
 
 
-def iter_documents(shard: SourceShard, config: ReadConfig, tally: Tally) -> Iterator[pa.RecordBatch]:
+def iter_documents(
+    shard: SourceShard, config: ReadConfig, tally: Tally, work: Path | None = None
+) -> Iterator[pa.RecordBatch]:
     """The documents of a shard, in order.
 
     Args:
         shard: what to read.
         config: how.
         tally: counted up.
+        work: where bytes of the Hub's files lie, for another try to have them; None: in a temporary folder.
 
     Yields:
         Batches of `source_schema(shard, config)`; `text` is valid UTF-8 without nulls.
@@ -71,17 +76,17 @@ def iter_documents(shard: SourceShard, config: ReadConfig, tally: Tally) -> Iter
         SourceError: a file is broken or changed, or has no such column; names it.
         TransientError: the network failed.
     """
-    schema = source_schema(shard, config)
+    schema = source_schema(shard, config, work)
     for file in shard.files:
         if file.format == "parquet":
-            yield from _parquet(file, config, schema, tally)
+            yield from _parquet(file, config, schema, tally, work)
         elif file.format.startswith("jsonl"):
-            yield from _batches(_json_lines(file, config, tally), file, schema, tally)
+            yield from _batches(_json_lines(file, config, tally, work), file, schema, tally)
         else:
-            yield from _batches(_one_file(file, tally), file, schema, tally)
+            yield from _batches(_one_file(file, tally, work), file, schema, tally)
 
 
-def source_schema(shard: SourceShard, config: ReadConfig) -> pa.Schema:
+def source_schema(shard: SourceShard, config: ReadConfig, work: Path | None = None) -> pa.Schema:
     """The columns of a shard: metadata of Parquet typed as in the shard's first file, of jsonl as strings.
 
     Raises:
@@ -89,7 +94,7 @@ def source_schema(shard: SourceShard, config: ReadConfig) -> pa.Schema:
     """
     fields = [pa.field(name, pa.string()) for name in COLUMNS]
     if config.metadata_columns and shard.format == "parquet":
-        with opened_parquet(shard.files[0]) as parquet:
+        with opened(shard.files[0], work) as data, pq.ParquetFile(data, pre_buffer=False) as parquet:
             source = parquet.schema_arrow
         _require_columns(source.names, config, shard.files[0].address)
         fields += [pa.field(name, _plain(source.field(name).type)) for name in config.metadata_columns]
@@ -103,26 +108,40 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 @contextlib.contextmanager
-def bytes_of(file: SourceFile) -> Iterator[IO[bytes]]:
+def bytes_of(file: SourceFile, work: Path | None = None) -> Iterator[IO[bytes]]:
     """A file for reading, checked to be what was listed."""
     if file.is_whole:
-        with whole_file(file.address, file.digest, file.bytes) as path, path.open("rb") as data:
+        with whole_file(file, work) as path, path.open("rb") as data:
             yield data
         return
-    if is_local(file.address):
-        require_unchanged(file.address, file.digest, file.bytes)
-    else:
-        require_unchanged_object(file.address, file.digest)
-    with opened(file.address) as data:
+    require_unchanged(file)
+    with opened(file, work) as data:
+        if isinstance(data, HubFile) and file.byte_range:
+            data.expect([file.byte_range])
         yield data
 
 
 @contextlib.contextmanager
-def opened_parquet(file: SourceFile) -> Iterator[pq.ParquetFile]:
-    """A Parquet file for reading, checked to be what was listed; of a remote part just its ranges."""
-    buffer = _BUFFER_BYTES if is_local(file.address) or file.is_whole else _REMOTE_BUFFER_BYTES
-    with bytes_of(file) as data, pq.ParquetFile(data, buffer_size=buffer, pre_buffer=False) as parquet:
-        yield parquet
+def opened_parquet(file: SourceFile, work: Path | None = None) -> Iterator[tuple[pq.ParquetFile, Ahead]]:
+    """A Parquet file for reading, checked to be what was listed; and what is told of the columns read next.
+
+    Of a file of the Hub these column chunks are fetched ahead, and nothing else but the footer. Where little
+    else is in it, all of it is: then its sha256 can be checked.
+    """
+    local, hub = is_local(file.address), is_pinned(file.address)
+    in_vain = file.bytes - file.read_bytes
+    if hub and not (file.is_whole and in_vain <= max(GAP_BYTES, IN_VAIN_FRACTION * file.bytes)):
+        source, options = opened(file, work), {"page_checksum_verification": True}
+    else:
+        source, options = bytes_of(file, work), {}
+    buffer = _BUFFER_BYTES if local or file.is_whole or hub else _REMOTE_BUFFER_BYTES
+    with source as data, pq.ParquetFile(data, buffer_size=buffer, pre_buffer=False, **options) as parquet:
+
+        def ahead(columns: Sequence[str], groups: Iterable[int]) -> None:
+            if isinstance(data, HubFile):
+                data.expect(column_spans(parquet.metadata, groups, columns))
+
+        yield parquet, ahead
 
 
 def _require_columns(names: list[str], config: ReadConfig, address: str) -> None:
@@ -139,9 +158,9 @@ def _require_columns(names: list[str], config: ReadConfig, address: str) -> None
 
 
 def _parquet(
-    file: SourceFile, config: ReadConfig, schema: pa.Schema, tally: Tally
+    file: SourceFile, config: ReadConfig, schema: pa.Schema, tally: Tally, work: Path | None
 ) -> Iterator[pa.RecordBatch]:
-    with opened_parquet(file) as parquet:
+    with opened_parquet(file, work) as (parquet, ahead):
         names = parquet.schema_arrow.names
         _require_columns(names, config, file.address)
         columns = [config.text_column, *(["id"] if "id" in names else []), *config.metadata_columns]
@@ -149,7 +168,8 @@ def _parquet(
         first, end = file.row_groups or (0, metadata.num_row_groups)
         row = sum(metadata.row_group(group).num_rows for group in range(first))
         where = parse(config.where) if config.where else None
-        readable = set(wanted_groups(where, metadata, range(first, end)) if where else range(first, end))
+        readable = list(wanted_groups(where, metadata, range(first, end)) if where else range(first, end))
+        ahead([*columns, *(where.columns if where else ())], readable)
         for group in range(first, end):
             facts = metadata.row_group(group)
             wanted = None
@@ -251,13 +271,13 @@ def _table_of(rows: list[list[Any]], schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _one_file(file: SourceFile, tally: Tally) -> Iterator[Row]:
+def _one_file(file: SourceFile, tally: Tally, work: Path | None) -> Iterator[Row]:
     """A text file, or a module's docstrings."""
     if file.bytes > MAX_DOCUMENT_BYTES:
         tally.documents_in += 1
         _count(tally, "too_large", 1)
         return
-    with bytes_of(file) as data:
+    with bytes_of(file, work) as data:
         content = data.read()
     if file.format == "txt":
         text, replaced = decoded(content.removeprefix(_BOM))
@@ -273,13 +293,13 @@ def _one_file(file: SourceFile, tally: Tally) -> Iterator[Row]:
             yield number, None, found, []
 
 
-def _json_lines(file: SourceFile, config: ReadConfig, tally: Tally) -> Iterator[Row]:
+def _json_lines(file: SourceFile, config: ReadConfig, tally: Tally, work: Path | None) -> Iterator[Row]:
     start, end = file.byte_range or (0, file.bytes)
     compression = file.format.removeprefix("jsonl").removeprefix(".")
     where = parse(config.where) if config.where else None
     seen: dict[str, None] = {}
     has_column, records = False, 0
-    with bytes_of(file) as data:
+    with bytes_of(file, work) as data:
         stream = blocks(data, compression, file.address) if compression else part(data, start, end)
         for offset, line in lines(stream):
             record = _record(line, start + offset, file, tally)

@@ -25,8 +25,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.download.addresses import expand, id_prefix, opened, told
+from tasks.download.addresses import expand, id_prefix, told
 from tasks.download.config import Format, SourceConfig, SourceFile, SourceShard
+from tasks.download.contents import opened
 from tasks.download.cutting import runs
 from tasks.download.digests import DigestMemory
 from tasks.download.hub import list_dataset
@@ -168,7 +169,7 @@ def _parts(file: SourceFile, column: str, memory: DigestMemory) -> list[SourceFi
 
 def _facts(file: SourceFile, column: str) -> dict[str, Any]:
     """What is wrong with a file's column, "" where nothing is; and its bytes by row group."""
-    with opened(file.address) as data, told(file.address):
+    with opened(file) as data, told(file.address):
         if file.format == "arrow":
             schema, groups = pa.ipc.open_stream(data).schema, [file.bytes]
         else:
@@ -318,7 +319,7 @@ def _require_length(
 def _first_row(file: SourceFile) -> int:
     if not file.row_groups or not file.row_groups[0]:
         return 0
-    with opened_parquet(file) as parquet:
+    with opened_parquet(file) as (parquet, _):
         return sum(parquet.metadata.row_group(group).num_rows for group in range(file.row_groups[0]))
 
 
@@ -327,9 +328,11 @@ def _batches(file: SourceFile, column: str) -> Iterator[pa.RecordBatch]:
         with bytes_of(file) as data, told(file.address):
             yield from pa.ipc.open_stream(data)
         return
-    with opened_parquet(file) as parquet, told(file.address):
+    with opened_parquet(file) as (parquet, ahead), told(file.address):
         sizes = _group_bytes(parquet.metadata, column)
-        for group in range(*(file.row_groups or (0, parquet.metadata.num_row_groups))):
+        groups = range(*(file.row_groups or (0, parquet.metadata.num_row_groups)))
+        ahead([column], groups)
+        for group in groups:
             # what is 2 bytes in the file may be 8 in memory
             average = 4 * sizes[group] / max(1, parquet.metadata.row_group(group).num_rows)
             rows = int(max(1, min(_MOST_ROWS, BATCH_BYTES / max(1.0, average))))

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.download.config import SourceConfig, SourceFile, SourceShard, node
-from tests.download.hub_server import HubServer
+from tests.hub_server import Fault, HubServer
 
 pytestmark = pytest.mark.flow  # not Prefect: each starts a process, which the unit lane has no time for
 
@@ -32,8 +32,9 @@ configs:
 """
 READER = """
 import json, sys
-import msgspec
 from pathlib import Path
+import msgspec
+from tasks.download import transfer
 from tasks.download.config import SourceConfig, node
 from tasks.download.digests import DigestMemory
 from tasks.download.shard import build_download
@@ -42,6 +43,7 @@ from tasks.store.errors import DaptError
 from tasks.store.paths import Store
 from tasks.store.shard import build_node, read_table
 
+transfer.BACKOFF_S = 0.001
 store, answers = Store(sys.argv[1]), []
 for job in json.loads(sys.argv[2]):
     try:
@@ -52,7 +54,7 @@ for job in json.loads(sys.argv[2]):
             made = node(config, shard)
             manifest, _ = build_node(store, made, build_download, room="tasks.download", shard=str(number))
             texts += read_table(store, manifest.path)["text"].to_pylist()
-        shards = [msgspec.to_builtins(shard) for shard in source.shards]
+        shards = msgspec.to_builtins(source.shards)
         answers.append({"revision": source.revision, "shards": shards, "texts": texts, "notes": source.notes})
     except DaptError as err:
         answers.append({"error": type(err).__name__, "message": str(err)})
@@ -78,7 +80,7 @@ FILES = {
 
 @pytest.fixture
 def hub() -> Iterator[HubServer]:
-    with HubServer() as server:
+    with HubServer(page=2) as server:
         yield server
 
 
@@ -97,7 +99,7 @@ def ask(hub: HubServer, folder: Path, *jobs: dict[str, Any], **env: str) -> list
 def test_data_set_is_pinned_listed_and_read_by_ranges(hub: HubServer, tmp_path: Path) -> None:
     first = hub.publish("owner/data", FILES)
     job = {"dataset": "owner/data", "shard_bytes": 8000}
-    hub.faults.append(("/blobs/", 503))
+    hub.faults.append(Fault("GET /blobs/", 503))
     found, lines, test = ask(
         hub,
         tmp_path,
@@ -126,12 +128,12 @@ def test_data_set_is_pinned_listed_and_read_by_ranges(hub: HubServer, tmp_path: 
     assert newest["shards"][1]["files"][0]["digest"] == found["shards"][1]["files"][0]["digest"]
 
     # What was listed by commit is remembered: no request at all, not even with the Hub switched off.
-    asked = len(hub.requests)
+    asked = len(hub.asked)
     again, unpinned = ask(hub, tmp_path, job | {"revision": first}, job, HF_HUB_OFFLINE="1")
     assert again == found
     assert unpinned["error"] == "SourceError"
     assert "HF_HUB_OFFLINE is set" in unpinned["message"]
-    assert len(hub.requests) == asked
+    assert len(hub.asked) == asked
 
 
 def test_hub_file_is_the_same_node_as_its_local_copy(hub: HubServer, tmp_path: Path) -> None:
@@ -153,7 +155,7 @@ def test_hub_file_is_the_same_node_as_its_local_copy(hub: HubServer, tmp_path: P
 
 def test_what_the_hub_refuses_is_told_with_a_remedy(hub: HubServer, tmp_path: Path) -> None:
     hub.publish("owner/data", FILES)
-    hub.faults.append(("/api/datasets/owner/flaky", 503))
+    hub.faults.append(Fault("/api/datasets/owner/flaky", 503, times=8))
     answers = ask(
         hub,
         tmp_path,
@@ -182,7 +184,8 @@ def test_what_the_hub_refuses_is_told_with_a_remedy(hub: HubServer, tmp_path: Pa
 
 def test_damaged_delivery_is_worth_another_try(hub: HubServer, tmp_path: Path) -> None:
     hub.publish("owner/data", FILES)
-    hub.blob = lambda digest: HubServer.blob(hub, digest).replace(b"b one", b"b 0ne")  # type: ignore[method-assign]
+    sent = FILES["b/0.parquet"]
+    hub.altered[hub.digest("b/0.parquet")] = sent.replace(b"b one", b"b 0ne")
     (answer,) = ask(hub, tmp_path, {"dataset": "owner/data", "exclude": ["a/*"]})
     assert answer["error"] == "TransientError"
     assert "what arrived is not what its host lists" in answer["message"]

@@ -23,7 +23,7 @@ from tasks.store.paths import Store
 from tasks.store.shard import build_node, read_table
 from tests.evaluation.hub_folders import small_piqa
 from tests.evaluation.tiny import evaluated_model, tiny_model
-from tests.hub_mirror import HubMirror, hub_mirror
+from tests.hub_server import HubServer, hub_of
 
 pytestmark = pytest.mark.train
 
@@ -36,8 +36,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def small_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubMirror]:
-    with hub_mirror(small_piqa(tmp_path_factory.mktemp("hub"), items=150)) as hub:
+def small_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
+    with hub_of(small_piqa(tmp_path_factory.mktemp("hub"), items=150)) as hub:
         yield hub
 
 
@@ -55,7 +55,7 @@ def build(store: Path, node: Node) -> Manifest:
     return build_node(Store(str(store)), node, build_benchmark, room="tasks.evaluation", shard="x")[0]
 
 
-def online(patch: pytest.MonkeyPatch, hub: HubMirror, home: Path) -> None:
+def online(patch: pytest.MonkeyPatch, hub: HubServer, home: Path) -> None:
     patch.setenv("HF_ENDPOINT", hub.url)
     patch.setenv("HF_HOME", str(home))
     patch.delenv("HF_HUB_OFFLINE", raising=False)
@@ -85,7 +85,7 @@ def test_real_splits_score_as_in_lm_evals_own_run(
     model: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ["arc_easy", "piqa", "boolq"]
-    with hub_mirror(data_folder / "benchmarks") as hub:
+    with hub_of(data_folder / "benchmarks") as hub:
         online(monkeypatch, hub, tmp_path / "hf")
         manifests = {name: build(tmp_path / "store", node_of(model, name)) for name in names}
     # What the mirror gave is in the cache: lm-eval's own run needs no network.
@@ -116,7 +116,7 @@ def test_real_splits_score_as_in_lm_evals_own_run(
 def test_a_limit_is_of_the_whole_group(
     model: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with hub_mirror(data_folder / "benchmarks") as hub:
+    with hub_of(data_folder / "benchmarks") as hub:
         online(monkeypatch, hub, tmp_path / "hf")
         details = build(tmp_path / "store", node_of(model, "mmlu", limit=60)).details
     assert details["items"] == 60
@@ -128,7 +128,7 @@ def test_a_limit_is_of_the_whole_group(
 
 
 def test_a_killed_unit_goes_on_where_it_was(
-    model: Path, small_hub: HubMirror, filled_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, small_hub: HubServer, filled_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     online(monkeypatch, small_hub, filled_cache)
     node = node_of(model, "piqa", limit=0)
@@ -173,7 +173,7 @@ def answered(work: Path, node: Node) -> int:
 
 
 def test_what_cannot_be_had_is_named_with_a_remedy(
-    model: Path, small_hub: HubMirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, small_hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     online(monkeypatch, small_hub, tmp_path / "hf")
     told = (

@@ -30,10 +30,10 @@ from tasks.store.manifest import read_manifest, stands
 from tasks.store.packed import PackedCorpus
 from tasks.store.paths import Store
 from tasks.store.shard import read_table
-from tests.download.hub_server import HubServer
 from tests.flows.commands import Api, await_that, dapt, made, started
 from tests.flows.made import make_corpora
 from tests.flows.world import LENGTH, World, prose
+from tests.hub_server import HubServer
 
 RECIPE = f"""\
 name = "adopting"

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from flows.doctor_hub import benchmark_data, benchmark_repositories, benchmarks, repositories
-from tests.download.hub_server import HubServer
 from tests.flows.tiny_recipe import recipe
 from tests.flows.world import ROOT
+from tests.hub_server import HubServer
 
 ASK = """
 import dataclasses, json, sys

@@ -23,9 +23,9 @@ import pytest
 from prefect import settings
 from prefect.blocks.system import Secret
 
-from tests.download.hub_server import HubServer
 from tests.flows.commands import DAPT, Done, await_that
 from tests.flows.world import World, make_world
+from tests.hub_server import HubServer
 from tests.infra.team import Team, programs, team_server
 from tests.leaks import leaked, leaks
 
@@ -208,7 +208,7 @@ def test_the_failing_run_tells_what_was_refused_without_the_secrets(story: Story
 
 def test_the_secrets_were_used(story: Story) -> None:
     """Else the tests of their absence show nothing."""
-    asked = "\n".join(story.hub.requests)
+    asked = "\n".join(one.what for one in story.hub.asked)
     assert f"X-Amz-Signature={SIGNATURE}" in asked
     assert story.team.query("select count(*) from block_document where name = 'hf-token'") == [["1"]]
     failures = [json.loads(path.read_text()) for path in story.team.store.glob("failures/download/*.json")]
