@@ -18,9 +18,9 @@ copy alike by s misses its original with a chance of (1 - s^r + t^r)^b instead o
 and t = .6 that is 1e-5 for s = .85, 8e-4 for .8 and .5 % for .77. Templates alike by much more do not fill
 buckets: by chance alone their pages match one of a thousand.
 
-Sorted by 32 bits of a hash, a group may hold two buckets: the rows themselves are compared, so that no
-accident of hashing makes a pair. Answers depend on the kept documents and their order alone, not on how the
-work was cut.
+Sorted by 32 bits of a hash, a group may hold two buckets (with one limit): the rows themselves are compared,
+so that no accident of hashing makes a pair. Answers depend on the kept documents and their order alone, not
+on how the work was cut.
 """
 
 from typing import NamedTuple

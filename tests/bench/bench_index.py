@@ -4,13 +4,14 @@
 
 Signatures are drawn, batch by batch: strangers; every 20th document a near copy of a stranger of an earlier
 batch, with 20 of 128 slots changed; every 50th a page of one template, alike by .625 to all its kin. Every
-copy must be dropped and name its original, and nothing else may go. CPU time of the index alone; the peak is
-that of the process, sampled after each batch, by kind: anonymous memory and pages of files, which the system
-takes back when it wants them.
+copy must be dropped and name its original, and nothing else may go. CPU time of the index alone; memory is
+that of the process, after each batch: anonymous, and pages of files, which the system takes back when it
+wants them. The peak is the process' own, everything included.
 """
 
 import argparse
 import re
+import resource
 import time
 from pathlib import Path
 
@@ -87,6 +88,7 @@ def main() -> None:
     print(f"{index.num_compared / count:.1f} pairs compared a document")
     print(f"buckets in memory {index.memory_bytes / 1e6:,.0f} MB; most anonymous memory {anonymous:,.0f} MB")
     print(f"most pages of files {pages:,.0f} MB; files {index.file_bytes / 1e6:,.0f} MB")
+    print(f"peak of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:,.0f} MB")
 
 
 if __name__ == "__main__":
