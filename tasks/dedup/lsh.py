@@ -41,7 +41,7 @@ _NO_LIMIT = 2**31 - 1
 _HIGH = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_REMEMBERED = 4096  # a power of two; 32 KB, which stay in the first-level cache
+_REMEMBERED_BITS = 14  # 128 KB, which stay in the second-level cache
 
 
 class Groups(NamedTuple):
@@ -126,7 +126,7 @@ def judge(
         The rows in use now, and the pairs of signatures that were compared.
     """
     compared = 0
-    rejected = np.full(_REMEMBERED, -1, np.int64)
+    rejected = np.full(2**_REMEMBERED_BITS, -1, np.int64)
     for doc in range(len(batch.exact)):
         match = _find_exact(batch, doc, groups, candidates, kept)
         verdict = EXACT
@@ -223,7 +223,8 @@ def _find_near(
             if row >= best:
                 break
             pair = (np.int64(doc) << 32) | row
-            if rejected[row & (_REMEMBERED - 1)] == pair:
+            place = np.int64((np.uint64(row) * _GOLDEN) >> np.uint64(64 - _REMEMBERED_BITS))
+            if rejected[place] == pair:
                 continue
             other = kept.signatures[row]
             if not _same_band(signature, other, band, rows_per_band):
@@ -232,7 +233,7 @@ def _find_near(
             if _agree(signature, other, min_equal):
                 best = row
                 break
-            rejected[row & (_REMEMBERED - 1)] = pair
+            rejected[place] = pair
     return (best if best < num_docs else -1), compared
 
 
