@@ -1,21 +1,26 @@
-"""The index of kept documents: append-only, in memory, a pure function of the verdict nodes before.
+"""The index of kept documents: append-only, in bounded memory, a pure function of the verdict nodes before.
 
-Nothing of it is on disk: signature nodes and verdict nodes *are* the index. Within a process one index is
-carried from shard to shard; a fresh process reads it back by walking the verdicts' chain (0.6 KB a document).
-Both ways give the same answers, and a rebuilt shard finds the index as it stood before that shard.
+Nothing of it outlives the process: signature nodes and verdict nodes *are* the index, immutable parts, a part
+a shard. Within a process one index is carried from shard to shard; a fresh process reads it back by walking
+the verdicts' chain, once a run. Both ways give the same answers, and a rebuilt shard finds the index as it
+stood before that shard.
 
-Memory a document, at the default 128 slots and 25 bands: 512 bytes of signature, 16 exact hash, 100 chains,
-8 bookkeeping, 320-480 tables (filled by half to three quarters), some 30 for its id: about 1.1 KB, so 1.1 GB
-for a million kept documents. Arrays grow in place (`realloc`), without a second copy. Only kept documents
-count: a copy costs nothing.
+Memory: the buckets (`tasks.dedup.parts`), 210 bytes a kept document at the default 25 bands, until they would
+pass `MEMORY_BYTES`; from then on the large parts lie in files and are read band by band. So an index takes
+`MEMORY_BYTES` and a batch's arrays (20 MB; 4 KB more for each full bucket that a batch meets), whatever the
+corpus: ten million documents were judged at 0.7 GB. Signatures, exact hashes and ids are only looked at where
+a bucket says so; they always lie in files, 560 bytes a kept document at 128 slots. Only kept documents count:
+a copy costs nothing. The files are on the store's disk, for a remote store in DAPT_SCRATCH (no memory disk,
+if it is to be of use), and vanish with the process.
 """
 
+import contextlib
 import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +28,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tasks.dedup.config import SIGNATURES_STAGE, STAGE, MatchingConfig, SignatureConfig
-from tasks.dedup.lsh import BUCKET_LIMIT, KEPT, Tables, extend, regrow, resolve
+from tasks.dedup.lsh import BUCKET_LIMIT, KEPT, Candidates, Documents, Groups, enter, group, judge
+from tasks.dedup.parts import Parts
+from tasks.dedup.scratch import ScratchArray, ScratchTexts
+from tasks.settings import Settings
 from tasks.store.errors import StoreDamaged
 from tasks.store.manifest import Manifest, read_manifest
 from tasks.store.paths import Store
@@ -34,14 +42,12 @@ logger = logging.getLogger(__name__)
 HELD_OUT = "held_out"
 """The reason of documents that are held out; for the index they are kept."""
 
-MOST_FILLED = 0.75
-"""Of a table's slots; linear probing looks at 2.5 of them then, on average, before it finds a free one."""
+MEMORY_BYTES = 2**30
+"""That the buckets of an index take of memory: all of them up to 2.5 million kept documents."""
 
 BATCH_ROWS = 8192
 MOST_INDEXES = 2
 """Kept in a process: the domain's and the general corpus'."""
-
-T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +67,40 @@ class Index:
         num_perm: slots a signature.
         matching: threshold and banding.
         bucket_limit: documents a bucket; see `tasks.dedup.lsh`.
+        memory_bytes: beyond them the buckets lie in files.
+        folder: where its files are; None: the system's place for temporary files.
     """
 
-    def __init__(self, num_perm: int, matching: MatchingConfig, *, bucket_limit: int = BUCKET_LIMIT) -> None:
+    def __init__(
+        self,
+        num_perm: int,
+        matching: MatchingConfig,
+        *,
+        bucket_limit: int = BUCKET_LIMIT,
+        memory_bytes: int = MEMORY_BYTES,
+        folder: Path | None = None,
+    ) -> None:
         self.num_docs = 0
-        self._judged = 0
+        self.num_compared = 0
+        """Pairs of signatures, so far."""
         self._matching = matching
         self._bucket_limit = bucket_limit
         self._min_equal = least_equal(matching.threshold, num_perm)
-        self._ids: list[pa.Array] = []
-        self._tables = Tables(
-            signatures=np.empty((0, num_perm), np.uint32),
-            exact=np.empty((0, 2), np.uint64),
-            after=np.empty((0, matching.num_bands), np.int32),
-            seen=np.empty(0, np.int64),
-            buckets=np.zeros(matching.num_bands, np.uint64),
-            same=np.zeros(1, np.int32),
-        )
+        self._signatures = ScratchArray(np.uint32, (num_perm,), folder)
+        self._exact = ScratchArray(np.uint64, (2,), folder)
+        self._ids = ScratchTexts(folder)
+        self._parts = Parts(matching.num_bands + 1, bucket_limit, memory_bytes, folder)
 
     @property
-    def num_bytes(self) -> int:
-        """Memory of its arrays."""
-        return sum(array.nbytes for array in self._tables) + sum(int(ids.nbytes) for ids in self._ids)
+    def memory_bytes(self) -> int:
+        """What it takes of memory between two batches."""
+        return self._parts.memory_bytes
+
+    @property
+    def file_bytes(self) -> int:
+        """What it takes of the disk."""
+        columns = (self._signatures, self._exact, self._ids, self._parts)
+        return sum(column.file_bytes for column in columns)
 
     def resolve(self, signatures: NDArray[np.uint32], exact: NDArray[np.uint64], ids: pa.Array) -> Verdicts:
         """Judge documents in source order, each against all kept before it; those kept enter.
@@ -93,46 +111,44 @@ class Index:
             ids: (batch,) strings.
         """
         verdicts, matches = np.empty(len(ids), np.uint8), np.empty(len(ids), np.int32)
-        self._reserve(self.num_docs + len(ids))
-        self.num_docs = resolve(
-            self._tables,
-            self.num_docs,
-            self._judged,
-            self._matching.rows_per_band,
-            self._min_equal,
-            self._bucket_limit,
-            signatures,
-            exact,
-            verdicts,
-            matches,
-        )
-        self._judged += len(ids)
-        kept = verdicts == KEPT
-        self._ids.append(ids.filter(pa.array(kept)))
-        found = pa.chunked_array(self._ids, pa.string()).take(pa.array(matches[~kept]))
-        return Verdicts(verdicts, _scatter(found, ~kept))
+        with self._batch(signatures, exact) as (batch, groups, candidates, kept):
+            self.num_docs, compared = judge(
+                batch,
+                groups,
+                candidates,
+                kept,
+                self.num_docs,
+                self._matching.rows_per_band,
+                self._min_equal,
+                self._bucket_limit,
+                verdicts,
+                matches,
+            )
+        self.num_compared += compared
+        new = verdicts == KEPT
+        self._ids.extend(ids.filter(pa.array(new)))
+        return Verdicts(verdicts, _scatter(self._ids.take(matches[~new]), ~new))
 
     def extend(self, signatures: NDArray[np.uint32], exact: NDArray[np.uint64], ids: pa.Array) -> None:
         """Enter documents that were judged before and kept, in their order."""
-        self._reserve(self.num_docs + len(ids))
-        self.num_docs = extend(
-            self._tables, self.num_docs, self._matching.rows_per_band, self._bucket_limit, signatures, exact
-        )
-        self._ids.append(ids)
+        with self._batch(signatures, exact) as (batch, groups, candidates, kept):
+            self.num_docs = enter(batch, groups, candidates, kept, self.num_docs, self._bucket_limit)
+        self._ids.extend(ids)
 
-    def _reserve(self, needed: int) -> None:
-        """Make room for `needed` rows, by half again at least, so that growing costs O(1) a document."""
-        tables = self._tables
-        if needed > len(tables.seen):
-            rows = max(needed, len(tables.seen) * 3 // 2, 1024)
-            for array in (tables.signatures, tables.exact, tables.after, tables.seen):
-                _grow(array, rows)
-        slots = len(tables.same)
-        if needed > MOST_FILLED * slots:
-            wanted = max(int(needed / MOST_FILLED) + 1, slots * 3 // 2, 2048)
-            _grow(tables.buckets, wanted * self._matching.num_bands)
-            self._tables = tables._replace(same=np.zeros(wanted, np.int32))
-            regrow(self._tables, slots, self.num_docs)
+    @contextlib.contextmanager
+    def _batch(
+        self, signatures: NDArray[np.uint32], exact: NDArray[np.uint64]
+    ) -> Iterator[tuple[Documents, Groups, Candidates, Documents]]:
+        """A batch, what is known of its buckets, and the kept documents; then the batch's members enter."""
+        batch = Documents(signatures, exact)
+        groups = group(batch, self._matching.num_bands, self._matching.rows_per_band)
+        for column in (self._signatures, self._exact):
+            column.reserve(self.num_docs + len(exact))
+        kept = Documents(self._signatures.array, self._exact.array)
+        yield batch, groups, self._parts.candidates(groups), kept
+        self._parts.add(groups)
+        for column in (self._signatures, self._exact):
+            column.forget()
 
 
 def least_equal(threshold: float, num_perm: int) -> int:
@@ -140,15 +156,9 @@ def least_equal(threshold: float, num_perm: int) -> int:
     return next(equal for equal in range(num_perm + 1) if equal / num_perm >= threshold)
 
 
-def _grow(array: NDArray[T], rows: int) -> None:
-    """Lengthen an array in place; nobody else holds a view of it."""
-    array.resize((rows, *array.shape[1:]), refcheck=False)
-
-
-def _scatter(values: pa.ChunkedArray, where: NDArray[np.bool_]) -> pa.Array:
+def _scatter(values: pa.Array, where: NDArray[np.bool_]) -> pa.Array:
     """Values where `where` is true, in order, and nulls elsewhere."""
-    place = pa.array(np.cumsum(where) - 1, mask=~where)
-    return pa.array(values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values).take(place)
+    return values.take(pa.array(np.cumsum(where) - 1, mask=~where))
 
 
 class Indexes:
@@ -204,18 +214,27 @@ def index_behind(store: Store, predecessor: str | None, *, num_perm: int, matchi
             break
         chain.append(_manifest(store, predecessor))
         predecessor = chain[-1].inputs.get("predecessor")
-    index = index or Index(num_perm, matching)
+    index = index or Index(num_perm, matching, folder=_scratch(store))
     for manifest in reversed(chain):
         for signatures, exact, ids in _kept(store, manifest):
             index.extend(signatures, exact, ids)
     if chain:
         logger.info(
-            "index read back from %d shards: %d documents, %.0f MB",
+            "index read back from %d shards: %d documents, %.0f MB in memory, %.0f MB in files",
             len(chain),
             index.num_docs,
-            index.num_bytes / 1e6,
+            index.memory_bytes / 1e6,
+            index.file_bytes / 1e6,
         )
     return index
+
+
+def _scratch(store: Store) -> Path | None:
+    """Where an index' files are: on the store's disk, for a remote store in DAPT_SCRATCH."""
+    if store.local is not None:
+        return store.local
+    scratch = Settings().scratch
+    return Path(scratch) if scratch else None
 
 
 def columns(batch: pa.RecordBatch) -> tuple[NDArray[np.uint32], NDArray[np.uint64], pa.Array]:

@@ -1,18 +1,26 @@
 """Locality-sensitive hashing over kept documents: the hot loops of the index.
 
-Each band has a hash table from the values of its rows (a *bucket*) to the first kept document that had them;
-documents of one bucket are chained in the order they were kept. A document is compared with the documents of
-its buckets, first to last, and matches the earliest whose signature agrees in enough slots.
+A *bucket* of a band holds the kept documents with the same values in that band's rows, in the order they were
+kept. A document is compared with the documents of its buckets, first to last, and matches the earliest whose
+signature agrees in enough slots.
+
+Documents are judged in batches, and a batch band by band. Its documents are sorted by the band's hash, so
+that those of one bucket form a *group*; what a group's bucket holds from earlier batches is looked up once,
+in hash order (`tasks.dedup.parts`), and stands in `Candidates`. Then the documents are judged one by one;
+those kept join the `members` of their groups, where the rest of the batch finds them.
 
 What grows a bucket are kept documents that are alike in places (the boilerplate of a site), for copies never
 enter. A bucket therefore holds its first `BUCKET_LIMIT` documents only: a document costs at most num_bands x
-BUCKET_LIMIT steps, whatever the corpus. The price is a near duplicate whose every bucket in common with its
-original was full before the original came: it stays. (An exact copy never does.) Answers depend on the kept
-documents and their order alone, not on the tables' size or on how the work was cut.
+BUCKET_LIMIT comparisons, whatever the corpus. The price is a near duplicate whose every bucket in common with
+its original was full before the original came: it stays. (An exact copy never does.) Full are the buckets of
+bands that are boilerplate through and through. Where pages of a template are alike by t, r rows a band, a
+copy alike by s misses its original with a chance of (1 - s^r + t^r)^b instead of (1 - s^r)^b; at the defaults
+and t = .6 that is 1e-5 for s = .85, 8e-4 for .8 and .5 % for .77. Templates alike by much more do not fill
+buckets: by chance alone their pages match one of a thousand.
 
-Slots of a table are uint64: 0 is free, else the document's row + 1 below, 32 bits of the bucket's hash above.
-Their place follows from those bits, so a table grows without a look at the signatures. Equal bits are only a
-hint: the rows themselves are compared, so that no accident of hashing makes a pair.
+Sorted by 32 bits of a hash, a group may hold two buckets (with one limit): the rows themselves are compared,
+so that no accident of hashing makes a pair. Answers depend on the kept documents and their order alone, not
+on how the work was cut.
 """
 
 from typing import NamedTuple
@@ -29,229 +37,245 @@ BUCKET_LIMIT = 1000
 
 KEPT, EXACT, NEAR = 0, 1, 2
 
-_FULL, _FREE = -1, -2
-_ROW = np.uint64(0xFFFFFFFF)
+_NO_LIMIT = 2**31 - 1
 _HIGH = np.uint64(32)
+_LOW = np.uint64(0xFFFFFFFF)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_REMEMBERED_BITS = 14  # 128 KB, which stay in the second-level cache
 
 
-class Tables(NamedTuple):
-    """The arrays of an index; the first `num_docs` rows of each are in use."""
+class Groups(NamedTuple):
+    """A batch's documents by bucket; the exact hash is one band more, behind the others."""
+
+    keys: NDArray[np.uint64]
+    """(num_bands + 1, batch), sorted: the band's hash above, the document's place in the batch below."""
+    first: NDArray[np.int32]
+    """(batch, num_bands + 1), where the document's group begins in `keys`, which is also its number."""
+    members: NDArray[np.int32]
+    """(num_bands + 1, batch), rows of the group's documents that were kept, packed at its beginning."""
+    filled: NDArray[np.int32]
+    """(num_bands + 1, batch), how many there are, by group."""
+
+
+class Candidates(NamedTuple):
+    """What the buckets of a batch's groups held before it."""
+
+    rows: NDArray[np.int32]
+    """(num_candidates,), group after group, in the order they were kept."""
+    begins: NDArray[np.int64]
+    """(num_bands + 1, batch), where a group's rows begin."""
+    counts: NDArray[np.int32]
+    """(num_bands + 1, batch), how many there are; of a full bucket the limit."""
+
+
+class Documents(NamedTuple):
+    """Signatures and exact hashes, side by side."""
 
     signatures: NDArray[np.uint32]
-    """(capacity, num_perm)."""
+    """(num_docs, num_perm)."""
     exact: NDArray[np.uint64]
-    """(capacity, 2), the exact hash."""
-    after: NDArray[np.int32]
-    """(capacity, num_bands), the next document of the bucket, -1 where there is none."""
-    seen: NDArray[np.int64]
-    """(capacity,), the last query that met this document."""
-    buckets: NDArray[np.uint64]
-    """(num_bands * slots,), the tables of the bands one after the other."""
-    same: NDArray[np.int32]
-    """(slots,), the table of exact hashes: row + 1, 0 is free."""
+    """(num_docs, 2)."""
+
+
+def group(batch: Documents, num_bands: int, rows_per_band: int) -> Groups:
+    """Sort a batch into groups without members."""
+    shape = (num_bands + 1, len(batch.exact))
+    keys = np.empty(shape, np.uint64)
+    _hash_bands(batch, rows_per_band, keys)
+    keys.sort(axis=1)
+    groups = Groups(
+        keys, np.empty(shape[::-1], np.int32), np.empty(shape, np.int32), np.zeros(shape, np.int32)
+    )
+    _number(groups)
+    return groups
+
+
+def limit_of(band: int, num_bands: int, bucket_limit: int) -> int:
+    """Documents a bucket of a band; exact hashes have no limit."""
+    return bucket_limit if band < num_bands else _NO_LIMIT
 
 
 @kernel
-def resolve(
-    tables: Tables,
+def judge(
+    batch: Documents,
+    groups: Groups,
+    candidates: Candidates,
+    kept: Documents,
     num_docs: int,
-    num_seen: int,
     rows_per_band: int,
     min_equal: int,
     bucket_limit: int,
-    signatures: NDArray[np.uint32],
-    exact: NDArray[np.uint64],
     verdicts: NDArray[np.uint8],
     matches: NDArray[np.int32],
-) -> int:
-    """Judge documents in order; those kept enter the tables, which must have room for all.
+) -> tuple[int, int]:
+    """Judge documents in order; those kept enter `kept` and the members of their groups.
 
     Args:
-        tables: changed.
+        batch: the documents.
+        groups: of the batch; members are added.
+        candidates: of the groups.
+        kept: the index, with room for the batch behind its `num_docs` rows.
         num_docs: rows in use.
-        num_seen: documents judged before, here.
         rows_per_band: r.
         min_equal: slots that must agree.
         bucket_limit: documents a bucket.
-        signatures: (batch, num_perm).
-        exact: (batch, 2).
         verdicts: (batch,), written: KEPT, EXACT or NEAR.
         matches: (batch,), written: the row matched, or for a kept document its own.
 
     Returns:
-        The rows in use now.
+        The rows in use now, and the pairs of signatures that were compared.
     """
-    tails = np.empty(tables.after.shape[1], np.int64)
-    for doc in range(len(signatures)):
-        match = find_exact(tables, exact[doc])
+    compared = 0
+    rejected = np.full(2**_REMEMBERED_BITS, -1, np.int64)
+    for doc in range(len(batch.exact)):
+        match = _find_exact(batch, doc, groups, candidates, kept)
         verdict = EXACT
-        if match < 0:
+        if match < 0 and not _is_empty(batch.signatures[doc]):
             verdict = NEAR
-            match = find_near(
-                tables, signatures[doc], rows_per_band, min_equal, bucket_limit, num_seen + doc, tails
+            match, pairs = _find_near(
+                batch, doc, groups, candidates, kept, num_docs, rows_per_band, min_equal, rejected
             )
+            compared += pairs
         if match < 0:
             verdict, match = KEPT, num_docs
-            insert(tables, num_docs, rows_per_band, signatures[doc], exact[doc], tails)
+            _enter(batch, doc, groups, candidates, kept, num_docs, bucket_limit)
             num_docs += 1
         verdicts[doc], matches[doc] = verdict, match
-    return num_docs
+    return num_docs, compared
 
 
 @kernel
-def extend(
-    tables: Tables,
+def enter(
+    batch: Documents,
+    groups: Groups,
+    candidates: Candidates,
+    kept: Documents,
     num_docs: int,
-    rows_per_band: int,
     bucket_limit: int,
-    signatures: NDArray[np.uint32],
-    exact: NDArray[np.uint64],
 ) -> int:
-    """Enter documents that are known to be kept; as `resolve` would have."""
-    tails = np.empty(tables.after.shape[1], np.int64)
-    for doc in range(len(signatures)):
-        find_near(tables, signatures[doc], rows_per_band, -1, bucket_limit, -1, tails)
-        insert(tables, num_docs, rows_per_band, signatures[doc], exact[doc], tails)
+    """Enter documents that are known to be kept, as `judge` would have."""
+    for doc in range(len(batch.exact)):
+        _enter(batch, doc, groups, candidates, kept, num_docs, bucket_limit)
         num_docs += 1
     return num_docs
 
 
 @kernel
-def find_exact(tables: Tables, exact: NDArray[np.uint64]) -> int:
-    """The row with this exact hash, -1 where there is none."""
-    size = len(tables.same)
-    slot = _place(exact[0], size)
-    while tables.same[slot]:
-        row = tables.same[slot] - 1
-        if tables.exact[row, 0] == exact[0] and tables.exact[row, 1] == exact[1]:
-            return int(row)
-        slot = slot + 1 if slot + 1 < size else 0
+def _enter(
+    batch: Documents,
+    doc: int,
+    groups: Groups,
+    candidates: Candidates,
+    kept: Documents,
+    row: int,
+    bucket_limit: int,
+) -> None:
+    kept.signatures[row] = batch.signatures[doc]
+    kept.exact[row] = batch.exact[doc]
+    num_bands = len(groups.keys) - 1
+    empty = _is_empty(batch.signatures[doc])
+    for band in range(num_bands + 1):
+        first = groups.first[doc, band]
+        filled = groups.filled[band, first]
+        room = not empty and candidates.counts[band, first] + filled < bucket_limit
+        if room or band == num_bands:
+            groups.members[band, first + filled] = row
+            groups.filled[band, first] = filled + 1
+
+
+@kernel
+def _find_exact(batch: Documents, doc: int, groups: Groups, candidates: Candidates, kept: Documents) -> int:
+    """The row with the document's exact hash, -1 where there is none."""
+    band = len(groups.keys) - 1
+    first = groups.first[doc, band]
+    before = candidates.counts[band, first]
+    for at in range(before + groups.filled[band, first]):
+        row = _row(groups, candidates, band, first, at, before)
+        if kept.exact[row, 0] == batch.exact[doc, 0] and kept.exact[row, 1] == batch.exact[doc, 1]:
+            return row
     return -1
 
 
 @kernel
-def find_near(
-    tables: Tables,
-    signature: NDArray[np.uint32],
+def _find_near(
+    batch: Documents,
+    doc: int,
+    groups: Groups,
+    candidates: Candidates,
+    kept: Documents,
+    num_docs: int,
     rows_per_band: int,
     min_equal: int,
-    bucket_limit: int,
-    query: int,
-    tails: NDArray[np.int64],
-) -> int:
+    rejected: NDArray[np.int64],
+) -> tuple[int, int]:
     """The earliest row of the document's buckets that agrees in `min_equal` slots, -1 where there is none.
 
-    `tails[band]` becomes what `insert` needs: the last document of the bucket, `_FULL`, or where there is no
-    such bucket `_FREE` less the slot for it. With `min_equal` -1 nothing is compared: only tails are found.
+    `rejected` remembers pairs of this batch that do not agree; most documents that share one bucket share
+    more. Also returned: how many pairs were compared.
     """
-    num_bands = tables.after.shape[1]
-    tails[:] = _FULL
-    if _is_empty(signature):
-        return -1
-    best = len(tables.seen)
-    for band in range(num_bands):
-        slot, row = _bucket(tables, band, signature, rows_per_band)
-        tails[band] = _FREE - slot
-        length = 0
-        while row >= 0 and row < best:
-            length += 1
-            if min_equal >= 0 and tables.seen[row] != query:
-                tables.seen[row] = query
-                if _agree(signature, tables.signatures[row], min_equal):
-                    best = row
-                    break
-            tails[band] = row if length < bucket_limit else _FULL
-            row = tables.after[row, band]
-    return best if best < len(tables.seen) else -1
+    best, compared = num_docs, 0
+    signature = batch.signatures[doc]
+    for band in range(len(groups.keys) - 1):
+        first = groups.first[doc, band]
+        before = candidates.counts[band, first]
+        for at in range(before + groups.filled[band, first]):
+            row = _row(groups, candidates, band, first, at, before)
+            if row >= best:
+                break
+            pair = (np.int64(doc) << 32) | row
+            place = np.int64((np.uint64(row) * _GOLDEN) >> np.uint64(64 - _REMEMBERED_BITS))
+            if rejected[place] == pair:
+                continue
+            other = kept.signatures[row]
+            if not _same_band(signature, other, band, rows_per_band):
+                continue
+            compared += 1
+            if _agree(signature, other, min_equal):
+                best = row
+                break
+            rejected[place] = pair
+    return (best if best < num_docs else -1), compared
 
 
 @kernel
-def insert(
-    tables: Tables,
-    row: int,
-    rows_per_band: int,
-    signature: NDArray[np.uint32],
-    exact: NDArray[np.uint64],
-    tails: NDArray[np.int64],
-) -> None:
-    """Enter a document as `row`, behind the `tails` that `find_near` left."""
-    tables.signatures[row] = signature
-    tables.exact[row] = exact
-    tables.seen[row] = -1
-    enter_exact(tables, row)
-    for band in range(tables.after.shape[1]):
-        tables.after[row, band] = -1
-        if tails[band] >= 0:
-            tables.after[tails[band], band] = row
-        elif tails[band] <= _FREE:
-            mark = _band_hash(signature, band, rows_per_band) >> _HIGH << _HIGH
-            tables.buckets[_FREE - tails[band]] = mark | np.uint64(row + 1)
+def _row(groups: Groups, candidates: Candidates, band: int, first: int, at: int, before: int) -> int:
+    """A document of a group's bucket: `before` are from earlier batches, the rest from this one."""
+    if at < before:
+        return int(np.int64(candidates.rows[candidates.begins[band, first] + at]))
+    return int(np.int64(groups.members[band, first + at - before]))
 
 
 @kernel
-def enter_exact(tables: Tables, row: int) -> None:
-    """Enter a row's exact hash."""
-    size = len(tables.same)
-    slot = _place(tables.exact[row, 0], size)
-    while tables.same[slot]:
-        slot = slot + 1 if slot + 1 < size else 0
-    tables.same[slot] = row + 1
-
-
-@kernel
-def regrow(tables: Tables, old_slots: int, num_docs: int) -> None:
-    """Spread both kinds of table over the slots they have now.
-
-    The bands' tables have `old_slots` slots each, packed at the front of the grown array; the last is moved
-    first, so that only one is held twice. `tables.same` comes empty.
-    """
-    num_bands = tables.after.shape[1]
-    slots = len(tables.buckets) // num_bands
-    for band in range(num_bands - 1, -1, -1):
-        old = tables.buckets[band * old_slots : (band + 1) * old_slots].copy()
-        tables.buckets[band * slots : (band + 1) * slots] = 0
-        for entry in old:
-            if entry:
-                slot = _place(entry, slots)
-                while tables.buckets[band * slots + slot]:
-                    slot = slot + 1 if slot + 1 < slots else 0
-                tables.buckets[band * slots + slot] = entry
-    for row in range(num_docs):
-        enter_exact(tables, row)
-
-
-@kernel
-def _bucket(tables: Tables, band: int, signature: NDArray[np.uint32], rows_per_band: int) -> tuple[int, int]:
-    """Where a bucket stands or would, and its first document, -1 where there is none."""
-    slots = len(tables.buckets) // tables.after.shape[1]
-    h = _band_hash(signature, band, rows_per_band)
-    slot = _place(h, slots)
-    while tables.buckets[band * slots + slot]:
-        entry = tables.buckets[band * slots + slot]
-        if entry >> _HIGH == h >> _HIGH:
-            row = int(np.int64(entry & _ROW)) - 1
-            same = True
+def _hash_bands(batch: Documents, rows_per_band: int, keys: NDArray[np.uint64]) -> None:
+    """`Groups.keys`, not yet sorted."""
+    num_bands = len(keys) - 1
+    for doc in range(len(batch.exact)):
+        for band in range(num_bands):
+            h = np.uint64(0)
             for place in range(band * rows_per_band, (band + 1) * rows_per_band):
-                same = same and tables.signatures[row, place] == signature[place]
-            if same:
-                return band * slots + slot, row
-        slot = slot + 1 if slot + 1 < slots else 0
-    return band * slots + slot, -1
+                h = (h + np.uint64(batch.signatures[doc, place])) * _GOLDEN
+            keys[band, doc] = (fmix64(h) & ~_LOW) | np.uint64(doc)
+        keys[num_bands, doc] = (fmix64(batch.exact[doc, 0]) & ~_LOW) | np.uint64(doc)
 
 
 @kernel
-def _band_hash(signature: NDArray[np.uint32], band: int, rows_per_band: int) -> np.uint64:
-    h = np.uint64(0)
+def _number(groups: Groups) -> None:
+    """`Groups.first`, from the sorted keys."""
+    for band in range(len(groups.keys)):
+        first = 0
+        for at in range(groups.keys.shape[1]):
+            key = groups.keys[band, at]
+            if at and key >> _HIGH != groups.keys[band, at - 1] >> _HIGH:
+                first = at
+            groups.first[np.int64(key & _LOW), band] = first
+
+
+@kernel
+def _same_band(one: NDArray[np.uint32], other: NDArray[np.uint32], band: int, rows_per_band: int) -> bool:
     for place in range(band * rows_per_band, (band + 1) * rows_per_band):
-        h = (h + np.uint64(signature[place])) * _GOLDEN
-    return fmix64(h)
-
-
-@kernel
-def _place(h: np.uint64, slots: int) -> int:
-    """A slot from the high 32 bits, for any number of slots."""
-    return int(np.int64(((h >> _HIGH) * np.uint64(slots)) >> _HIGH))
+        if one[place] != other[place]:
+            return False
+    return True
 
 
 @kernel

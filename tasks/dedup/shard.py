@@ -1,8 +1,8 @@
 """The two nodes of a shard: signatures of what the filter kept, then verdicts in source order.
 
 Signatures need the shard alone and are made side by side; memory is bounded by a batch of a thousand
-documents. Verdicts need the verdicts of every shard before (the index, `tasks.dedup.index`, whose memory is
-the only one that grows with the corpus).
+documents. Verdicts need the verdicts of every shard before (the index, `tasks.dedup.index`, which states how
+much memory it takes at most).
 
 The order of judgement: the same normalised text as a kept document (`exact`), a signature that agrees with a
 kept document's in the threshold's share of slots (`near`), then the held-out slice is cut (`held_out`).
@@ -115,6 +115,7 @@ def build_verdicts(writer: NodeWriter) -> None:
     writer.details = {
         "without_words": empty,
         "index_documents": index.num_docs,
-        "index_bytes": index.num_bytes,
+        "index_bytes": index.memory_bytes,
+        "index_file_bytes": index.file_bytes,
     }
     INDEXES.put(store, node.fingerprint, index)

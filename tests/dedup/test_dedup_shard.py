@@ -82,16 +82,19 @@ def judged_plainly() -> tuple[list[str], list[tuple[str | None, str | None]]]:
     return texts, expected
 
 
-@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.integers(0, 30), max_size=3), st.booleans())
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=4))
 @pytest.mark.slow
-def test_verdicts_do_not_depend_on_the_shards_or_the_process(
-    corpus: MakeCorpus, cuts: list[int], fresh: bool
+def test_verdicts_do_not_depend_on_the_shards_or_the_runs(
+    corpus: MakeCorpus, cuts: list[tuple[int, bool]]
 ) -> None:
+    """Cut anywhere, and any of the shards the first of another run in another process."""
     texts, expected = judged_plainly()
-    made = corpus(f"cut-{'-'.join(map(str, cuts))}-{fresh}", held_out=HeldOutConfig(fraction=0.3))
+    made = corpus(
+        "-".join(f"{cut}{fresh}" for cut, fresh in cuts) + "x", held_out=HeldOutConfig(fraction=0.3)
+    )
     rows, at = [], 0
-    for cut in [*sorted(cuts), len(texts)]:
+    for cut, fresh in [*sorted(cuts), (len(texts), True)]:
         rows += made.add(texts[at:cut], first=at)
         at = max(at, cut)
         if fresh:

@@ -1,56 +1,73 @@
 """Injected near-duplicates with known Jaccard similarity: found where alike, kept where not."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tasks.dedup.config import DedupConfig
 from tasks.dedup.exact import buffers, exact_hashes
 from tasks.dedup.index import Index
-from tasks.dedup.lsh import KEPT
 from tasks.dedup.minhash import signatures
-from tests.oracles.minhash import shingle_hashes
+from tests.oracles.minhash import words
+
+BARS = {"J >= .85": (0.85, 1.01, 0.999), ".77 <= J <= .83": (0.77, 0.831, 0.98)}
+"""From, below, and the recall that is promised, at the default threshold of .7."""
+
+FALSE = 0.55
+"""Who is no more alike than this to the document it is said to copy is removed falsely."""
 
 
 def jaccard(one: str, other: str) -> float:
-    """Of the shingles themselves."""
-    a, b = set(shingle_hashes(one)), set(shingle_hashes(other))
+    """Of the shingles themselves, as words: no hash in between."""
+    a, b = shingles(one), shingles(other)
     return len(a & b) / len(a | b)
 
 
+@functools.cache
+def shingles(text: str) -> set[tuple[str, ...]]:
+    found = words(text)
+    return set(zip(*(found[at:] for at in range(5)), strict=False)) or {tuple(found)}
+
+
+def judged(file: Path, index: Index) -> dict[str, dict[str, Any]]:
+    """The documents of a shard by id, with what was decided."""
+    documents = {}
+    for batch in pq.ParquetFile(file).iter_batches(1000):
+        offsets, data = buffers(batch["text"])
+        exact = np.frombuffer(exact_hashes(offsets, data).tobytes(), "<u8").reshape(-1, 2)
+        slots = signatures(offsets, data)
+        slots.flags.writeable = False
+        found = index.resolve(slots, exact, batch["id"])
+        for row, original in zip(batch.to_pylist(), found.duplicate_of.to_pylist(), strict=True):
+            documents[row["id"]] = row | {"original": original}
+    return documents
+
+
 @pytest.mark.slow
-def test_near_duplicates_are_found_and_strangers_kept(data_folder: Path) -> None:
+def test_recall_and_false_removals_are_within_the_bars(
+    data_folder: Path, record_testsuite_property: Callable[[str, object], None]
+) -> None:
+    """A pair is found when one of the two is gone; a removal is judged by the text it is named after."""
     index = Index(128, DedupConfig())
-    judged: dict[str, str | None] = {}
-    truth: dict[str, dict[str, Any]] = {}
+    documents: dict[str, dict[str, Any]] = {}
     for file in sorted((data_folder / "near_duplicates").glob("*.parquet")):
-        for batch in pq.ParquetFile(file).iter_batches(1000):
-            offsets, data = buffers(batch["text"])
-            exact = np.frombuffer(exact_hashes(offsets, data).tobytes(), "<u8").reshape(-1, 2)
-            slots = signatures(offsets, data)
-            slots.flags.writeable = False
-            found = index.resolve(slots, exact, batch["id"])
-            assert found.duplicate_of.is_null().equals(pa.array(found.verdicts == KEPT))
-            judged.update(zip(batch["id"].to_pylist(), found.duplicate_of.to_pylist(), strict=True))
-            for row, text in zip(batch.drop_columns(["text"]).to_pylist(), batch["text"], strict=True):
-                truth[row["id"]] = row | {"text": text}
-    gone = {name: original for name, original in judged.items() if original is not None}
-    recall = {}
-    for name, low, high in (("alike", 0.85, 1.01), ("close", 0.8, 0.85)):
-        pairs = [(key, row["parent"]) for key, row in truth.items() if low <= (row["true_j"] or 0.0) < high]
-        recall[name] = sum(key in gone or parent in gone for key, parent in pairs) / len(pairs)
-        assert len(pairs) > 100
-    # Outside the injected groups there are real copies too ("Parameters:" and "parameters"): those are right.
-    false = [
-        name
-        for name, original in gone.items()
-        if truth[name]["dup_group"] in (-1, None) or truth[name]["dup_group"] != truth[original]["dup_group"]
-        if jaccard(truth[name]["text"].as_py(), truth[original]["text"].as_py()) < 0.7
-    ]
-    assert recall["alike"] >= 0.999
-    assert recall["close"] >= 0.98
-    assert len(false) <= 0.001 * len(gone)
+        documents |= judged(file, index)
+    gone = {name for name, row in documents.items() if row["original"] is not None}
+    for name, (low, high, least) in BARS.items():
+        pairs = [
+            (key, row["parent"]) for key, row in documents.items() if low <= (row["true_j"] or 0.0) < high
+        ]
+        recall = sum(key in gone or parent in gone for key, parent in pairs) / len(pairs)
+        record_testsuite_property(f"recall of {len(pairs)} pairs at {name}", recall)
+        assert len(pairs) > 200
+        assert recall >= least
+    alike = [jaccard(documents[key]["text"], documents[documents[key]["original"]]["text"]) for key in gone]
+    false = sum(similarity < FALSE for similarity in alike)
+    record_testsuite_property(f"false removals of {len(gone)}, the least alike {min(alike):.3f}", false)
+    assert len(gone) > 1_000
+    assert false <= 0.001 * len(gone)
