@@ -20,9 +20,10 @@ PATTERNS = [
 TEXT = st.text(st.sampled_from("aAbcdkKsStT'019.!/-]x \t\n\r\u00e9\u5149\u017f\u212a\u3000"), max_size=20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", PATTERNS)
 @given(left=TEXT, right=TEXT)
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 def test_a_pair_that_is_apart_is_split_and_matches_on_either_side_are_as_alone(
     pattern: str, left: str, right: str
 ) -> None:
