@@ -5,19 +5,22 @@ Out: one flat array of ids and a length a document. No BOS; no EOS either, packi
 one. The text of a special token in a document is text: `encode_special_tokens` keeps `</s>` in a page about
 XML from becoming an end.
 
-Truncation and padding that a tokenizer.json may carry are switched off. Memory: HF keeps about 120 bytes a
-token while a batch is encoded (measured, Llama-type 32k: 72 MB for 2 MB of text), so batches hold
-`BATCH_BYTES` of text; one huge document is its own batch (the 10 MB line of the hard cases: 0.75 GB, 14 s on
-one core, linear in its length).
+Documents are encoded by pieces, each once (`pieces.py`), where that is proven to give the library's ids, else
+by the library (`proven.py`). Truncation and padding that a tokenizer.json may carry are switched off.
+
+Memory: HF keeps about 120 bytes a token while it encodes a batch of whole documents (measured, Llama-type
+32k: 72 MB for 2 MB of text), so batches hold `BATCH_BYTES` of text; one huge document is its own batch
+(whole, the 10 MB line of the hard cases: 0.75 GB, 14 s on one core, linear in its length).
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
@@ -26,6 +29,7 @@ from tasks.store.config import JSON
 from tasks.store.errors import SourceError
 from tasks.store.models import read_json
 from tasks.tokenization import spiece
+from tasks.tokenization.proven import ProvenEncoder
 
 BATCH_BYTES = 2_000_000
 """Text encoded at once; larger batches are not faster (measured up to 8 MB)."""
@@ -43,6 +47,11 @@ class TokenizerFacts:
     eos_id: int
     """Closes a document."""
 
+    @property
+    def dtype(self) -> type[np.uint16] | type[np.uint32]:
+        """Of stored ids."""
+        return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
@@ -58,32 +67,37 @@ class Encoder:
     judge: SentencePieceProcessor | None
     """sentencepiece itself, where the tokenizer was converted from its model."""
     folder: Path
+    proven: ProvenEncoder
 
     @property
     def dtype(self) -> type[np.uint16] | type[np.uint32]:
         """Of stored ids."""
-        return np.uint16 if self.facts.vocab_size <= 1 << 16 else np.uint32
+        return self.facts.dtype
 
-    def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.uint16 | np.uint32], NDArray[np.int64]]:
+    def encode(self, text: pa.Array) -> tuple[NDArray[np.uint16 | np.uint32], NDArray[np.int64]]:
         """Encode documents, one after the other's end.
+
+        Args:
+            text: (num_docs,) string or large_string without nulls.
 
         Returns:
             ids: (num_tokens,) of `dtype`, all documents' in order.
             lengths: (num_docs,) int64, tokens a document.
         """
-        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        parts = [np.array(encoding.ids, self.dtype) for encoding in encodings]
-        lengths = np.fromiter((len(part) for part in parts), np.int64, len(parts))
-        return np.concatenate([np.zeros(0, self.dtype), *parts]), lengths
+        return self.proven.encode(text)
 
-    def require_faithful(self, texts: Sequence[str]) -> None:
-        """Where the tokenizer was converted, compare it with the original on these documents.
+    def require_faithful(self, text: pa.Array) -> None:
+        """Compare on these documents: a converted tokenizer with its original, pieces with whole documents.
+
+        Other ids by pieces end encoding by pieces, no more: see `proven.py`.
 
         Raises:
-            SourceError: an id differs.
+            SourceError: the converted tokenizer gives another id than the original.
         """
         if self.judge is not None:
-            spiece.require_equal(self.tokenizer, self.judge, texts, self.folder / "tokenizer.model")
+            file = self.folder / "tokenizer.model"
+            spiece.require_equal(self.tokenizer, self.judge, text.to_pylist(), file)
+        self.proven.prove(text)
 
 
 def tokenizer_facts(folder: Path) -> TokenizerFacts:
@@ -144,8 +158,9 @@ def read_encoder(folder: Path) -> Encoder:
     if getattr(tokenizer.model, "byte_fallback", False):
         byte_ids[[vocabulary[name] for name in _BYTE_TOKENS if name in vocabulary]] = True
     unknown = vocabulary.get(str(getattr(tokenizer.model, "unk_token", None)), -1)
-    eos_id = _eos_id(folder, vocabulary, judge)
-    return Encoder(tokenizer, TokenizerFacts(vocab_size, eos_id), unknown, byte_ids, judge, folder)
+    facts = TokenizerFacts(vocab_size, _eos_id(folder, vocabulary, judge))
+    proven = ProvenEncoder(tokenizer, facts.dtype)
+    return Encoder(tokenizer, facts, unknown, byte_ids, judge, folder, proven)
 
 
 _BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256) if byte not in b"\t\n\r")

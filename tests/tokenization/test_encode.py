@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from tokenizers import Tokenizer
 
@@ -12,7 +13,7 @@ from tasks.tokenization.encode import load_encoder, tokenizer_facts
 def test_ids_are_those_of_the_library_one_document_at_a_time(byte_level: Path) -> None:
     texts = ["one two", "", "Light, sugar.\n\nWater ", "\u5149\u5408 \U0001f600"]
     reference = Tokenizer.from_file(str(byte_level / "tokenizer.json"))
-    ids, lengths = load_encoder(byte_level).encode(texts)
+    ids, lengths = load_encoder(byte_level).encode(pa.array(texts))
     wanted = [reference.encode(text, add_special_tokens=False).ids for text in texts]
     assert ids.dtype == np.uint16
     assert ids.tolist() == [i for document in wanted for i in document]
@@ -20,14 +21,14 @@ def test_ids_are_those_of_the_library_one_document_at_a_time(byte_level: Path) -
 
 
 def test_no_documents_are_no_ids(byte_level: Path) -> None:
-    ids, lengths = load_encoder(byte_level).encode([])
+    ids, lengths = load_encoder(byte_level).encode(pa.array([], pa.string()))
     assert (len(ids), len(lengths)) == (0, 0)
 
 
 def test_special_token_text_is_encoded_as_text(byte_level: Path) -> None:
     encoder = load_encoder(byte_level)
     text = "Text with <s> and </s> and <unk> in it."
-    ids, _ = encoder.encode([text])
+    ids, _ = encoder.encode(pa.array([text]))
     assert not set(ids.tolist()) & {0, 1, 2}
     assert encoder.tokenizer.decode(ids.tolist(), skip_special_tokens=False) == text
 
@@ -38,9 +39,9 @@ def test_truncation_and_padding_of_the_file_are_switched_off(byte_level: Path, t
     tokenizer.enable_padding(length=9)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
-    texts = ["The water rises and the root keeps secrets.", "a"]
+    text = pa.array(["The water rises and the root keeps secrets.", "a"])
     for ours, whole in zip(
-        load_encoder(tmp_path).encode(texts), load_encoder(byte_level).encode(texts), strict=True
+        load_encoder(tmp_path).encode(text), load_encoder(byte_level).encode(text), strict=True
     ):
         np.testing.assert_array_equal(ours, whole)
 

@@ -1,6 +1,7 @@
 import io
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
@@ -79,8 +80,8 @@ def test_a_real_llama_type_model_gives_the_ids_of_sentencepiece(llama_type: Path
     encoder = load_encoder(llama_type)
     rows = pq.read_table(data_folder / "hard_cases.parquet", columns=["text"])["text"].to_pylist()
     texts = [text for text in rows if text is not None and len(text) < 20_000]
-    encoder.require_faithful(texts)
+    encoder.require_faithful(pa.array(texts))
     injected = next(text for text in texts if "</s>" in text)
-    ids, _ = encoder.encode([injected])
+    ids, _ = encoder.encode(pa.array([injected]))
     assert not set(ids.tolist()) & {0, 1, 2}
     assert encoder.tokenizer.decode(ids.tolist()) == injected
