@@ -31,7 +31,7 @@ def newest(store: Path) -> Benchmarks:
     started = time.process_time()
     found = benchmarks_of(Store(str(store)), str(nodes[-1].parent.relative_to(store)))
     seconds, ngrams = time.process_time() - started, found.ngrams
-    num_bytes = ngrams.keys.nbytes + ngrams.numbers.nbytes
+    num_bytes = ngrams.keys.nbytes + ngrams.numbers.nbytes + ngrams.marks.nbytes
     held = f"{ngrams.num_ngrams:,} 13-grams in {num_bytes / 1e6:.0f} MB"
     print(f"{len(found.items):,} items, {held}: {seconds:.2f} s")
     return found
