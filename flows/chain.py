@@ -1,7 +1,9 @@
 """The data nodes of a corpus, known before anything runs: one chain of nodes a source shard.
 
 A chain is download → filtering → signatures → dedup (which also follows the shard before it) →
-tokenization → packing. The general corpus' chain ends at dedup: it is measured, never packed. Adopted
+tokenization → packing. The general corpus' chain ends at dedup: it is measured, never packed. A recipe that
+decontaminates has one node more in each domain shard, contamination, beside signatures; it reads the items of
+the benchmarks, a node of the first shard. General text is never trained on, so it is not looked at. Adopted
 tokens have packed shards alone: what comes before was done elsewhere, no text is left to hold out. The
 tokenizer that models are saved and measured with is a node of the first shard: trained on it, or made of a
 given one.
@@ -14,6 +16,7 @@ from functools import cached_property
 
 import tasks.dedup.config as dedup
 import tasks.download.config as download
+import tasks.evaluation.config as evaluation
 import tasks.filtering.config as filtering
 import tasks.packing.config as packing
 import tasks.tokenization.config as tokenization
@@ -27,13 +30,13 @@ from tasks.store.paths import Store
 from tasks.tokenization.config import TokenizerRef
 
 DOMAIN, GENERAL = "domain", "general"
-MEASURED_STAGES = ("download", "filtering", "signatures", "dedup")
-TRAINED_STAGES = (*MEASURED_STAGES, "tokenization", "packing")
 _TOKENS_PER_BYTE = 0.25
 """Of text before filtering, for a 32k BPE on English text: 3.2 bytes a token, a fifth dropped."""
 _BYTES_PER_DOCUMENT = 5000
 ROOMS = {
     "signatures": "tasks.dedup",
+    "contamination": "tasks.dedup",
+    "benchmarks": "tasks.evaluation",
     "tokenizer": "tasks.tokenization",
     "corpus": "tasks.packing",
 }
@@ -134,7 +137,9 @@ class Walk:
 def domain_chain(recipe: Recipe, shards: list[SourceShard], tokenizer: TokenizerRef | None) -> Chain:
     """The chain of the domain corpus; `tokenizer` None: one is trained on the first shard."""
     found: list[ShardNodes] = []
-    for shard in _measured(recipe, recipe.download, shards):
+    off = recipe.dedup.decontaminate == "off"
+    benchmarks = None if off else evaluation.items_node(recipe.evaluation)
+    for shard in _measured(recipe, recipe.download, shards, benchmarks):
         nodes = dict(shard.nodes)
         fetched, verdicts = nodes["download"], nodes["dedup"]
         if tokenizer is None:
@@ -168,14 +173,22 @@ def general_chain(recipe: Recipe, shards: list[SourceShard]) -> Chain:
     return Chain(GENERAL, shard_nodes, recipe.held_out.max_documents, rate)
 
 
-def _measured(recipe: Recipe, source: SourceConfig, shards: list[SourceShard]) -> list[ShardNodes]:
-    found, predecessor = [], None
+def _measured(
+    recipe: Recipe, source: SourceConfig, shards: list[SourceShard], benchmarks: Node | None = None
+) -> list[ShardNodes]:
+    found: list[ShardNodes] = []
+    predecessor = contamination = None
     for position, shard in enumerate(shards):
         fetched = download.node(source, shard)
         filtered = filtering.node(recipe.filtering, fetched)
         signed = dedup.signatures_node(recipe.dedup, fetched, filtered)
-        predecessor = dedup.node(recipe.dedup, recipe.held_out, signed, predecessor)
-        nodes = dict(zip(MEASURED_STAGES, (fetched, filtered, signed, predecessor), strict=True))
+        nodes = {"download": fetched, "filtering": filtered, "signatures": signed}
+        if benchmarks is not None:
+            contamination = dedup.contamination_node(fetched, filtered, benchmarks)
+            nodes |= {} if found else {"benchmarks": benchmarks}
+            nodes["contamination"] = contamination
+        predecessor = dedup.node(recipe.dedup, recipe.held_out, signed, predecessor, contamination)
+        nodes["dedup"] = predecessor
         found.append(ShardNodes(position, shard.text_bytes, shard.read_bytes, nodes))
     return found
 

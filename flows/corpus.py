@@ -30,8 +30,9 @@ from flows.server import remember_run
 from flows.shown import corpus_shown, show_funnel
 from flows.standing import standing
 from tasks.dedup.index import INDEXES
-from tasks.dedup.task import dedup_shard, sign_shard
+from tasks.dedup.task import contamination_shard, dedup_shard, sign_shard
 from tasks.download.task import download_shard
+from tasks.evaluation.task import read_items
 from tasks.filtering.task import filter_shard
 from tasks.packing.task import commit_corpus, pack_shard
 from tasks.policy import THREADS, NodeTask, node_task
@@ -49,6 +50,8 @@ TASKS: dict[str, NodeTask] = {
     "download": download_shard,
     "filtering": filter_shard,
     "signatures": sign_shard,
+    "benchmarks": read_items,
+    "contamination": contamination_shard,
     "dedup": dedup_shard,
     "tokenizer": make_tokenizer,
     "tokenization": tokenize_shard,
@@ -58,6 +61,8 @@ adopt_shard = node_task("packing", "tasks.packing", build_adopted)
 """Makes an adopted shard that went missing again, from its source files."""
 IN_ORDER = frozenset({"dedup"})
 """Stages that take the shards one after another."""
+OF_FIRST = {"tokenization": "tokenizer", "contamination": "benchmarks"}
+"""Stages that read a node of the first shard, and which."""
 
 
 @dataclass(slots=True)
@@ -223,7 +228,7 @@ class _Build:
         """Whether all that a node reads stands; its own shard's earlier stages do."""
         if stage in IN_ORDER and position and stage not in self.shards[position - 1].done:
             return False
-        return stage != "tokenization" or "tokenizer" in self.shards[0].done
+        return stage not in OF_FIRST or OF_FIRST[stage] in self.shards[0].done
 
     def _wake(self, shard: _Shard, stage: str) -> None:
         """Have those looked at that a stage of a shard lets go on."""
@@ -231,7 +236,7 @@ class _Build:
         following = shard.nodes.position + 1
         if stage in IN_ORDER and following < len(self.shards):
             self.ready.append(self.shards[following])
-        if stage == "tokenizer":
+        if stage in OF_FIRST.values():
             self.ready.extend(self.waiting)
 
     def _shard_name(self, shard: _Shard) -> str:

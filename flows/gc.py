@@ -43,6 +43,8 @@ STAGES = (
     "tokenization",
     "tokenizer",
     "dedup",
+    "contamination",
+    "benchmarks",
     "signatures",
     "filtering",
     "download",

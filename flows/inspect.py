@@ -206,7 +206,9 @@ def _dropped(resolved: Resolved, chain: Chain) -> Iterator[JSON]:
                 resolved.store, shard.nodes["download"].path
             ):
                 return
-            columns = ["id", "reason", *(["duplicate_of"] if stage == "dedup" else [])]
+            columns = ["id", "reason"]
+            if stage == "dedup":
+                columns += ["duplicate_of"] + ["contaminated_by"] * ("contamination" in shard.nodes)
             table = read_table(resolved.store, node.path, columns=["kept", *columns])
             gone = table.filter(pc.invert(table["kept"])).select(columns).to_pylist()
             if not gone:

@@ -28,7 +28,12 @@ NOTHING_DONE: JSON = {
 }
 """The `run --json` object of a run that failed before it began."""
 LEGS = ("corpus", "train", "evaluate", "report")
-TOLD_UNDER = {"signatures": "dedup", "tokenizer": "tokenization"}
+TOLD_UNDER = {
+    "signatures": "dedup",
+    "benchmarks": "dedup",
+    "contamination": "dedup",
+    "tokenizer": "tokenization",
+}
 """Stages that stand in the store by themselves and are told under another."""
 
 
@@ -142,6 +147,9 @@ def _data_stages(resolved: Resolved, chain: Chain, done: Walk, made: set[str]) -
         for manifest in beside.get(stage, []):
             tally["seconds"] = round(tally["seconds"] + manifest.seconds, 3)
             tally["peak_rss_bytes"] = max(tally["peak_rss_bytes"], manifest.peak_rss_bytes)
+        counts = [m.details["contaminated"] for m in stages.get(stage, []) if "contaminated" in m.details]
+        if counts:
+            tally["contaminated"] = dict(sum(map(Counter, counts), Counter[str]()))
         told[chain.stage_name(stage)] = tally
     return told
 

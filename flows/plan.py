@@ -35,6 +35,7 @@ _SECONDS_PER_MB = {
     "download": 0.02,
     "filtering": 0.05,
     "signatures": 0.04,
+    "contamination": 0.02,
     "dedup": 0.02,
     "tokenization": 0.7,
     "packing": 0.02,

@@ -12,6 +12,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "download": ("download",),
     "filtering": ("filtering",),
     "signatures": ("dedup",),
+    "benchmarks": ("dedup", "evaluation"),
+    "contamination": ("dedup", "evaluation"),
     "dedup": ("dedup", "held_out"),
     "tokenizer": ("tokenization",),
     "tokenization": ("tokenization",),
@@ -26,6 +28,8 @@ _WHERE = frozenset({"files", "dataset", "shard_bytes"})
 """Fields of a source that say where text lies or how it is cut: what they change shows as new shards."""
 
 
+_ASKED_FOR = frozenset({"benchmarks", "contamination"})
+"""Stages that a shard may have been without."""
 _BY_MILESTONE = frozenset({"corpus", "training", "evaluation", "report"})
 
 
@@ -59,7 +63,7 @@ class Reasons:
         if kind not in self._changed:  # the same for every shard
             self._changed[kind] = self.changed_fields(node.stage, general=kind[1])
         changed = self._changed[kind]
-        if position >= len(self._before.nodes.get(stage, [])):
+        if position >= len(self._before.nodes.get("download" if kind[0] in _ASKED_FOR else stage, [])):
             return f"new {'milestone' if stage in _BY_MILESTONE else 'shard'}"
         if changed:
             return ", ".join(changed)

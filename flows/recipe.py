@@ -120,6 +120,16 @@ class Recipe(StageConfig):
         return self
 
     @model_validator(mode="after")
+    def _benchmarks_to_look_for(self) -> Self:
+        asked = self.dedup.decontaminate
+        if asked != "off" and not self.evaluation.benchmarks:
+            raise ValueError(
+                f"dedup.decontaminate is {asked!r} and evaluation.benchmarks is empty: there is nothing to "
+                "look for; name the benchmarks, or leave decontaminate out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _no_credentials(self) -> Self:
         for field, text in _texts(self.model_dump(mode="json"), ""):
             if found := credential_in(text):

@@ -2,11 +2,12 @@
 
 A shard has two nodes. *Signatures* depend on the shard alone and are made side by side; *verdicts* depend on
 the verdicts of the shard before, and are made in order. A changed threshold or banding therefore re-reads
-signatures, never text.
+signatures, never text. Where the recipe decontaminates there is a third, *contamination*, made side by side
+too: a changed list of benchmarks leaves signatures alone, and without it verdicts are those they always were.
 """
 
 from functools import lru_cache
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,6 +19,11 @@ VERSION = 1
 
 SIGNATURES_STAGE = "signatures"
 SIGNATURES_VERSION = 1
+
+CONTAMINATION_STAGE = "contamination"
+CONTAMINATION_VERSION = 1
+
+Decontaminate = Literal["off", "drop", "flag"]
 
 
 class SignatureConfig(StageConfig):
@@ -46,6 +52,10 @@ class MatchingConfig(StageConfig):
 class DedupConfig(SignatureConfig, MatchingConfig):
     """Duplicates: the same normalised text, or signatures that agree in `threshold` of their slots."""
 
+    decontaminate: Decontaminate = "off"
+    """What becomes of domain documents that share 13 words in a row with an item of `evaluation.benchmarks`:
+    "drop" (reason `contaminated`), or "flag": kept, counted, and told in the verdicts."""
+
     @model_validator(mode="after")
     def _bands_fit(self) -> Self:
         needed = self.num_bands * self.rows_per_band
@@ -73,6 +83,8 @@ class VerdictConfig(MatchingConfig):
     held_out_fraction: float = Field(0.005, ge=0.0, le=0.5)
     """`HeldOutConfig.fraction`; `max_documents` belongs to the evaluation."""
 
+    decontaminate: Decontaminate = "off"
+
 
 def signatures_node(config: DedupConfig, download: Node, filtering: Node) -> Node:
     """The signatures of the documents that the filter kept of one shard."""
@@ -85,7 +97,24 @@ def signatures_node(config: DedupConfig, download: Node, filtering: Node) -> Nod
     )
 
 
-def node(config: DedupConfig, held_out: HeldOutConfig, signatures: Node, predecessor: Node | None) -> Node:
+def contamination_node(download: Node, filtering: Node, benchmarks: Node) -> Node:
+    """Which documents that the filter kept of one shard share words with an item of a benchmark."""
+    return Node(
+        stage=CONTAMINATION_STAGE,
+        version=CONTAMINATION_VERSION,
+        config={},
+        inputs={"filtering": filtering.fingerprint, "benchmarks": benchmarks.fingerprint},
+        reads={"download": download.path, "filtering": filtering.path, "benchmarks": benchmarks.path},
+    )
+
+
+def node(
+    config: DedupConfig,
+    held_out: HeldOutConfig,
+    signatures: Node,
+    predecessor: Node | None,
+    contamination: Node | None = None,
+) -> Node:
     """The verdicts on one shard.
 
     Args:
@@ -93,12 +122,14 @@ def node(config: DedupConfig, held_out: HeldOutConfig, signatures: Node, predece
         held_out: its fraction counts.
         signatures: of this shard.
         predecessor: the verdicts on the shard before; None for the first.
+        contamination: of this shard; None: no document is looked at for benchmarks, whatever `config` says.
     """
-    before = {"signatures": signatures} | ({"predecessor": predecessor} if predecessor else {})
+    given = {"signatures": signatures, "predecessor": predecessor, "contamination": contamination}
+    before = {name: node for name, node in given.items() if node is not None}
     return Node(
         stage=STAGE,
         version=VERSION,
-        config=_matching(config, held_out),
+        config=_matching(config, held_out, "off" if contamination is None else config.decontaminate),
         inputs={name: node.fingerprint for name, node in before.items()},
         reads={name: node.path for name, node in before.items()},
     )
@@ -111,13 +142,14 @@ def _signing(config: DedupConfig) -> JSON:
 
 
 @lru_cache(maxsize=64)
-def _matching(config: DedupConfig, held_out: HeldOutConfig) -> JSON:
+def _matching(config: DedupConfig, held_out: HeldOutConfig, decontaminate: Decontaminate) -> JSON:
     """The identity of verdicts; made once for all shards, not to be written to."""
     return VerdictConfig(
         threshold=config.threshold,
         num_bands=config.num_bands,
         rows_per_band=config.rows_per_band,
         held_out_fraction=held_out.fraction,
+        decontaminate=decontaminate,
     ).identity()
 
 

@@ -26,7 +26,7 @@ EMPTY = np.uint32(0xFFFFFFFF)
 """A slot of a document without words."""
 
 _LETTER, _SEPARATOR, _LEADS_SYMBOL = 0, 1, 2
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _BLOCK = 2048  # shingle hashes that stay in the first-level cache while all permutations run over them
 
 
@@ -88,7 +88,7 @@ def _sign(
         at, end = offsets[doc], offsets[doc + 1]
         held, first = 0, True
         while at < end:
-            at, found, word = _next_word(data, at, end)
+            at, found, word = next_word(data, at, end)
             if found:
                 words[held] = word
                 held += 1
@@ -106,7 +106,7 @@ def _sign(
 
 
 @kernel
-def _next_word(data: NDArray[np.uint8], at: int, end: int) -> tuple[int, bool, np.uint64]:
+def next_word(data: NDArray[np.uint8], at: int, end: int) -> tuple[int, bool, np.uint64]:
     """Where the search goes on, whether there was a word, and its hash (FNV-1a, then mixed)."""
     word = FNV_OFFSET
     found = False
@@ -148,7 +148,7 @@ def _shingle(words: NDArray[np.uint64], held: int, ngram: int, shingles: NDArray
     for first in range(held - ngram + 1):
         h = np.uint64(0)
         for place in range(first, first + ngram):
-            h = (h + words[place]) * _GOLDEN
+            h = (h + words[place]) * GOLDEN
         g = np.uint32(fmix64(h) >> np.uint64(32))
         g = np.uint32((g ^ (g >> np.uint32(16))) * np.uint32(0x85EBCA6B))
         g = np.uint32((g ^ (g >> np.uint32(13))) * np.uint32(0xC2B2AE35))

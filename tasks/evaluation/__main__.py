@@ -1,7 +1,7 @@
 """One unit in a process of its own: `python -m tasks.evaluation --job job.json`.
 
-`kind` is `held_out` or `benchmark`. What a user can act on ends up in result.json, so that the caller raises
-the same error; anything else is a traceback in the log.
+`kind` is `held_out`, `benchmark` or `items`. What a user can act on ends up in result.json, and the caller
+raises the same error; anything else is a traceback in the log.
 """
 
 import importlib
@@ -11,7 +11,11 @@ from tasks.runtime.job import Job
 from tasks.runtime.logs import log_to_output
 from tasks.store.errors import DaptError
 
-_MODULES = {"held_out": "tasks.evaluation.held_out", "benchmark": "tasks.evaluation.harness"}
+_MODULES = {
+    "held_out": "tasks.evaluation.held_out",
+    "benchmark": "tasks.evaluation.harness",
+    "items": "tasks.evaluation.items",
+}
 
 
 def main() -> None:

@@ -20,6 +20,9 @@ from tasks.store.node import Node
 STAGE = "evaluation"
 VERSION = 1
 
+ITEMS_STAGE = "benchmarks"
+ITEMS_VERSION = 1
+
 ALL_ITEMS = 0
 """`limit` for all items of a benchmark."""
 OWN_FEWSHOT = -1
@@ -60,6 +63,15 @@ class BenchmarkUnit(StageConfig):
     """lm-eval's version: it fixes the benchmark's definition."""
     limit: int = ALL_ITEMS
     num_fewshot: int = OWN_FEWSHOT
+
+
+class BenchmarkItems(StageConfig):
+    """The identity of the texts of benchmarks' items: that of the benchmarks in an evaluation."""
+
+    benchmarks: list[str]
+    """In alphabetical order: an n-gram of several benchmarks counts as the first one's."""
+    lm_eval: str
+    """lm-eval's version."""
 
 
 class HeldOutUnit(StageConfig):
@@ -113,6 +125,14 @@ def benchmark_node(config: EvaluationConfig, benchmark: str, model: EvaluatedMod
         inputs={"model": model.digest, "tokenizer": model.tokenizer_digest},
         reads=_reads(model),
     )
+
+
+def items_node(config: EvaluationConfig) -> Node:
+    """The node of the texts of all items of the benchmarks; neither `limit` nor `num_fewshot` counts."""
+    chosen = BenchmarkItems(
+        benchmarks=sorted(config.benchmarks), lm_eval=importlib.metadata.version("lm_eval")
+    )
+    return Node(stage=ITEMS_STAGE, version=ITEMS_VERSION, config=chosen.identity(), inputs={})
 
 
 def held_out_node(

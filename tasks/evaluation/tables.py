@@ -34,3 +34,14 @@ BENCHMARK_ITEMS = pa.schema(
 """A row an item. `benchmark` is the subject within a group; it and `doc_id` pair two models' items. `correct`
 is by the likeliest answer (acc), `correct_norm` by the likeliest per character (acc_norm; null where the
 benchmark has none). `chosen` (by acc) and `target` count the answers from 0 (null: not of that kind)."""
+
+BENCHMARK_TEXTS = pa.schema(
+    [
+        pa.field("benchmark", pa.string(), False),
+        pa.field("task", pa.string(), False),
+        pa.field("doc_id", pa.int64(), False),
+        pa.field("text", pa.string(), False),
+    ]
+)
+"""A row an item of a benchmark, evaluated or not; `task` and `doc_id` are the `benchmark` and `doc_id` of
+`BENCHMARK_ITEMS`."""

@@ -9,16 +9,23 @@ removed when the unit stands.
 import math
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.evaluation.config import BenchmarkUnit, HeldOutUnit
+from tasks.evaluation.config import BenchmarkItems, BenchmarkUnit, HeldOutUnit
 from tasks.evaluation.documents import read_slice
 from tasks.evaluation.names import require_benchmarks
-from tasks.evaluation.tables import BENCHMARK_ITEMS, DOCUMENTS, HELD_OUT_ITEMS, ITEMS
+from tasks.evaluation.tables import (
+    BENCHMARK_ITEMS,
+    BENCHMARK_TEXTS,
+    DOCUMENTS,
+    HELD_OUT_ITEMS,
+    ITEMS,
+)
 from tasks.runtime.gpus import held_gpus
 from tasks.runtime.launch import launch
 from tasks.settings import Settings
@@ -55,6 +62,24 @@ def build_benchmark(writer: NodeWriter) -> None:
     result = _run(writer, work, unit.model_dump() | {"fingerprint": writer.node.fingerprint})
     _take_items(writer, work, BENCHMARK_ITEMS)
     writer.details = result["scores"]
+    shutil.rmtree(work)
+
+
+def build_items(writer: NodeWriter) -> None:
+    """Write down the text of every item of some benchmarks.
+
+    `details`: datasets (revisions by name). `data.parquet`: a row an item.
+
+    Raises:
+        RecipeError: lm-eval has no such benchmark, or it is none with answers to choose from.
+        SourceError: a data set cannot be had.
+        TransientError: the network failed.
+    """
+    chosen = BenchmarkItems.model_validate(writer.node.config)
+    require_benchmarks(chosen.benchmarks)
+    work = _work(writer)
+    writer.details = _launched(writer, work, {"kind": "items"} | chosen.model_dump(), {})
+    _take_items(writer, work, BENCHMARK_TEXTS)
     shutil.rmtree(work)
 
 
@@ -111,21 +136,27 @@ def _run(writer: NodeWriter, work: Path, job: JSON) -> JSON:
         weights=False,
         into=work / "tokenizer",
     )
-    # lm-eval's default is inside site-packages
-    env = {"LM_HARNESS_CACHE_PATH": str(work / "requests"), "TOKENIZERS_PARALLELISM": "false"}
+    job |= {"model": str(model), "tokenizer": str(tokenizer), "eos_id": node.reads["eos_id"]}
     with held_gpus(1) as gpu:
-        result = launch(
-            "tasks.evaluation",
-            job | {"model": str(model), "tokenizer": str(tokenizer), "eos_id": node.reads["eos_id"]},
-            folder=work,
-            env={**env, **gpu},
-            on_event=lambda event: writer.progress(event["done"], event["total"], event["unit"]),
-        )
+        result = _launched(writer, work, job, gpu)
+    writer.how |= {name: result[name] for name in ("device", "answers_computed") if name in result}
+    return result
+
+
+def _launched(writer: NodeWriter, work: Path, job: JSON, env: Mapping[str, str]) -> JSON:
+    # lm-eval's default is inside site-packages
+    own = {"LM_HARNESS_CACHE_PATH": str(work / "requests"), "TOKENIZERS_PARALLELISM": "false"}
+    result = launch(
+        "tasks.evaluation",
+        job,
+        folder=work,
+        env={**own, **env},
+        on_event=lambda event: writer.progress(event["done"], event["total"], event["unit"]),
+    )
     if "error" in result:
         raise _RAISED.get(result["error"]["kind"], DaptError)(
             f"{result['error']['text']} (log: {work}/log.txt)"
         )
-    writer.how |= {name: result[name] for name in ("device", "answers_computed") if name in result}
     return result
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tasks.dedup.config import DedupConfig, HeldOutConfig, node, signatures_node
+from tasks.dedup.config import DedupConfig, HeldOutConfig, contamination_node, node, signatures_node
+from tasks.dedup.decontaminate import build_contamination
 from tasks.dedup.index import INDEXES
 from tasks.dedup.shard import build_signatures, build_verdicts
 from tasks.store.fingerprint import combined_digest
@@ -21,12 +22,19 @@ ROOM = "tasks.dedup"
 class Corpus:
     """A store, and the dedup nodes of shard after shard in it."""
 
-    def __init__(self, root: Path, config: DedupConfig, held_out: HeldOutConfig) -> None:
+    def __init__(
+        self, root: Path, config: DedupConfig, held_out: HeldOutConfig, items: pa.Table | None
+    ) -> None:
         self.store = Store(str(root))
         self.config, self.held_out = config, held_out
         self.nodes: list[Node] = []
         self.signatures: list[Node] = []
         self.manifests: list[Manifest] = []
+        self.benchmarks: Node | None = None
+        if items is not None:
+            name = combined_digest(map(repr, items.to_pylist()))
+            self.benchmarks = Node(stage="benchmarks", version=1, config={}, inputs={"items": name})
+            build_node(self.store, self.benchmarks, _writing(items), room=ROOM, shard="00000")
 
     def add(
         self, texts: Sequence[str], *, dropped: Sequence[int] = (), first: int = 0
@@ -34,8 +42,12 @@ class Corpus:
         """Judge one more shard; `dropped` by the filter. Ids are d0, d1, ... from `first` on."""
         download, filtering = self._inputs(texts, dropped, first)
         signed = signatures_node(self.config, download, filtering)
-        judged = node(self.config, self.held_out, signed, self.nodes[-1] if self.nodes else None)
-        for made, build in ((signed, build_signatures), (judged, build_verdicts)):
+        builds = [(signed, build_signatures)]
+        looked = contamination_node(download, filtering, self.benchmarks) if self.benchmarks else None
+        if looked is not None:
+            builds.append((looked, build_contamination))
+        judged = node(self.config, self.held_out, signed, self.nodes[-1] if self.nodes else None, looked)
+        for made, build in [*builds, (judged, build_verdicts)]:
             manifest, _ = build_node(self.store, made, build, room=ROOM, shard="00000")
             assert manifest.documents_in == manifest.documents_out + sum(manifest.dropped.values())
             self.manifests.append(manifest)
@@ -74,14 +86,16 @@ def _writing(table: pa.Table) -> Callable[[NodeWriter], None]:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Callable[..., Corpus]:
-    """`corpus(name, config=..., held_out=...)`: an empty one in a store of that name."""
+    """`corpus(name, config=..., held_out=..., items=...)`: an empty one in a store of that name."""
     INDEXES.clear()
 
     def make(
         name: str = "store",
         config: DedupConfig | None = None,
         held_out: HeldOutConfig | None = None,
+        items: pa.Table | None = None,
     ) -> Corpus:
-        return Corpus(tmp_path / name, config or DedupConfig(), held_out or HeldOutConfig(fraction=0.0))
+        aside = held_out or HeldOutConfig(fraction=0.0)
+        return Corpus(tmp_path / name, config or DedupConfig(), aside, items)
 
     return make

@@ -1,5 +1,6 @@
 """A Hub folder with a small PIQA, hand-made, in the columns of the real one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,9 +22,6 @@ TOOLS = ["hammer", "spoon", "rope", "brush", "ladder"]
 
 def small_piqa(root: Path, *, items: int) -> Path:
     """Lay out baber/piqa under `root`."""
-    data = root / "baber" / "piqa" / "data"
-    data.mkdir(parents=True)
-    (data.parent / "README.md").write_text(README)
     rows = [
         {
             "goal": f"How do I reach shelf number {number}?",
@@ -33,6 +31,15 @@ def small_piqa(root: Path, *, items: int) -> Path:
         }
         for number in range(items)
     ]
-    pq.write_table(pa.Table.from_pylist(rows[:2]), data / "train-00000-of-00001.parquet")
+    return piqa(root, rows)
+
+
+def piqa(root: Path, rows: Sequence[dict[str, str | int]]) -> Path:
+    """Lay out baber/piqa of these items (goal, sol1, sol2, label) under `root`; the train split differs."""
+    data = root / "baber" / "piqa" / "data"
+    data.mkdir(parents=True)
+    (data.parent / "README.md").write_text(README)
+    train = [{**row, "goal": f"Once more: {row['goal']}"} for row in rows[:2]]
+    pq.write_table(pa.Table.from_pylist(train), data / "train-00000-of-00001.parquet")
     pq.write_table(pa.Table.from_pylist(rows), data / "validation-00000-of-00001.parquet")
     return root

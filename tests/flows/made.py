@@ -6,8 +6,10 @@ from flows.chain import room_of
 from flows.milestones import corpus_nodes
 from flows.outcome import save_record, walks_of
 from flows.resolve import Resolved
+from tasks.dedup.decontaminate import build_contamination
 from tasks.dedup.shard import build_signatures, build_verdicts
 from tasks.download.shard import build_download
+from tasks.evaluation.unit import build_items
 from tasks.filtering.shard import build_filtering
 from tasks.packing.shard import build_corpus, build_packing
 from tasks.store.node import Node
@@ -18,6 +20,8 @@ BUILDS: dict[str, Callable[[NodeWriter], None]] = {
     "download": build_download,
     "filtering": build_filtering,
     "signatures": build_signatures,
+    "benchmarks": build_items,
+    "contamination": build_contamination,
     "dedup": build_verdicts,
     "tokenizer": build_tokenizer,
     "tokenization": build_tokenization,

@@ -35,6 +35,43 @@ def test_the_domain_s_chain_ends_packed_the_general_s_deduplicated(given: World)
     assert list(shard.nodes) == ["download", "filtering", "signatures", "dedup"]
 
 
+LOOKED = ("dedup.decontaminate=drop", "evaluation.benchmarks=['piqa', 'boolq']")
+
+
+def test_a_domain_that_is_decontaminated_has_a_node_more_a_shard_and_the_benchmarks_in_the_first(
+    given: World,
+) -> None:
+    plain, looked = given.resolve().chains, given.resolve(*LOOKED).chains
+    for shard in looked[DOMAIN].shards:
+        stages = [stage for stage in shard.nodes if stage not in ("tokenizer", "benchmarks")]
+        assert stages == [
+            "download", "filtering", "signatures", "contamination", "dedup", "tokenization", "packing",
+        ]  # fmt: skip
+        assert shard.nodes["dedup"].inputs["contamination"] == shard.nodes["contamination"].fingerprint
+        inputs = shard.nodes["contamination"].inputs
+        assert inputs["benchmarks"] == looked[DOMAIN].shards[0].nodes["benchmarks"].fingerprint
+        before = plain[DOMAIN].shards[shard.position].nodes
+        same = {stage for stage, node in before.items() if node == shard.nodes[stage]}
+        assert same - {"tokenizer"} == {"download", "filtering", "signatures"}
+    assert ["benchmarks" in shard.nodes for shard in looked[DOMAIN].shards] == [True, False, False, False]
+    assert fingerprints(looked[GENERAL]) == fingerprints(plain[GENERAL])
+
+
+@pytest.mark.parametrize(
+    ("override", "same"),
+    [
+        ("evaluation.limit=5", True),
+        ("evaluation.benchmarks=['boolq', 'piqa']", True),
+        ("evaluation.benchmarks=['boolq']", False),
+    ],
+)
+def test_which_benchmarks_matter_to_what_is_decontaminated_and_not_how_much_of_them(
+    given: World, override: str, same: bool
+) -> None:
+    here, there = (fingerprints(given.resolve(*LOOKED, *more).chains[DOMAIN]) for more in ((), (override,)))
+    assert (here == there) == same
+
+
 def test_without_a_general_section_there_is_one_corpus(world: World) -> None:
     world.recipe.write_text(world.recipe.read_text().replace('[general]\nfiles = ["general/*.jsonl"]\n', ""))
     assert list(world.resolve().chains) == [DOMAIN]
@@ -60,6 +97,7 @@ def test_shards_follow_the_files_and_are_called_by_their_position(given: World) 
         ("seed=6", set()),
         ("name=other", set()),
         ("held_out.max_documents=3", set()),
+        ("evaluation.benchmarks=['piqa']", set()),
     ],
 )
 def test_a_field_changes_its_stage_and_what_follows_alone(

@@ -99,6 +99,18 @@ def test_a_changed_field_is_the_reason_and_what_follows_says_so(corpora: World) 
     assert reasons(plan, "HIT").keys() - {"tokenizer"} == {"download", "general:download"}
 
 
+def test_benchmarks_to_look_for_are_the_reason_of_new_verdicts(corpora: World) -> None:
+    looked = ("dedup.decontaminate=flag", "evaluation.benchmarks=['piqa']")
+    found = reasons(checked(make_plan(corpora.resolve(*looked), "corpus")))
+    told = {stage: why - {"new shard"} for stage, why in found.items()}  # a fourth one may be needed
+    asked = "dedup.decontaminate: off → flag"
+    both = {f"{asked}, evaluation.benchmarks: [] → ['piqa']"}
+    assert told["contamination"] == told["benchmarks"] == both
+    assert told["dedup"] == {asked}
+    missing = {stage for stage, why in told.items() if why}
+    assert missing == {"benchmarks", "contamination", "dedup", "tokenization", "packing", "corpus"}
+
+
 def test_a_larger_budget_tells_its_new_shards_and_keeps_the_old(corpora: World) -> None:
     plan = checked(make_plan(corpora.resolve('budget.milestones=["5K", "11K", "15K"]')))
     new = [node for node in plan["nodes"] if node["state"] == "MISS" and node["stage"] in DATA_STAGES]
