@@ -2,8 +2,8 @@
 
 `PYTHONPATH=. python tests/bench/bench_hub.py`: a file of 40 row groups (text, and as much in columns that
 nobody wants), of which a shard is 10, on a loopback Hub, at once and with 50 ms before every answer; each way
-three times, the median told. `fsspec` is `pq.ParquetFile` over `HfFileSystem`: with its own read-ahead of 5 MB,
-and without, but with Parquet's buffer at 8 MB.
+three times, the median told. `fsspec` is `pq.ParquetFile` over `HfFileSystem`: with its own read-ahead of
+5 MB, and without, but with Parquet's buffer at 8 MB.
 """
 
 import io

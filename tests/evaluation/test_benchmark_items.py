@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.hub_mirror import hub_mirror
 
 from tasks.evaluation.config import EvaluationConfig, items_node
 from tasks.evaluation.items import unframed
@@ -14,6 +13,7 @@ from tasks.store.node import Node
 from tasks.store.paths import Store
 from tasks.store.shard import build_node, read_table
 from tests.evaluation.hub_folders import piqa
+from tests.hub_server import hub_of
 
 pytestmark = pytest.mark.train
 
@@ -38,7 +38,7 @@ def test_items_are_all_that_the_evaluation_scores_with_their_right_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = items_node(EvaluationConfig(benchmarks=["piqa"], limit=1))
-    with hub_mirror(piqa(tmp_path / "hub", ROWS)) as hub:
+    with hub_of(piqa(tmp_path / "hub", ROWS)) as hub:
         online(monkeypatch, hub.url, tmp_path / "hf")
         manifest = build(tmp_path / "store", node)
     assert read_table(Store(str(tmp_path / "store")), node.path).to_pylist() == [
@@ -58,7 +58,7 @@ def test_items_of_the_papers_benchmarks_hold_passage_question_and_answer(
 ) -> None:
     names = ["arc_easy", "boolq", "winogrande"]
     node = items_node(EvaluationConfig(benchmarks=names))
-    with hub_mirror(data_folder / "benchmarks") as hub:
+    with hub_of(data_folder / "benchmarks") as hub:
         online(monkeypatch, hub.url, tmp_path / "hf")
         build(tmp_path / "store", node)
     items = read_table(Store(str(tmp_path / "store")), node.path).to_pylist()

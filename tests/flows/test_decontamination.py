@@ -4,11 +4,11 @@ import shutil
 from dataclasses import dataclass
 
 import pytest
-from tests.hub_mirror import hub_mirror
 
 from tests.evaluation.hub_folders import piqa
 from tests.flows.commands import Api, Done, dapt
 from tests.flows.world import World, prose
+from tests.hub_server import hub_of
 
 pytestmark = [pytest.mark.train, pytest.mark.flow]
 
@@ -38,7 +38,7 @@ def looked(corpora: World, api: Api, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("looked")
     world = World(shutil.copytree(corpora.folder, folder / "world"))
     items = [item(IN_DOMAIN, "which way?"), item(IN_GENERAL, "how far?"), item(77, "when?")]
-    with hub_mirror(piqa(folder / "hub", items)) as hub:
+    with hub_of(piqa(folder / "hub", items)) as hub:
         env = {"PREFECT_API_URL": api.url, "HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf")}
         run = dapt(world, "run", "recipe.toml", *LOOK, "--until", "corpus", "--json", **env)
     shown = dapt(world, "show", "recipe.toml", "dropped", "--reason", "contaminated", *LOOK, "--json")
