@@ -303,8 +303,8 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 self.fail(fault.then, body[fault.after :])
 
         def write(self, data: bytes) -> None:
+            self.asked.sent += len(data)  # before: who has them may look at once
             self.wfile.write(data)
-            self.asked.sent += len(data)
 
         def fail(self, how: str, rest: bytes) -> None:
             if how == "slow":
