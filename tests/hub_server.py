@@ -303,8 +303,8 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 self.fail(fault.then, body[fault.after :])
 
         def write(self, data: bytes) -> None:
+            self.asked.sent += len(data)  # before: who has them may look at once
             self.wfile.write(data)
-            self.asked.sent += len(data)
 
         def fail(self, how: str, rest: bytes) -> None:
             if how == "slow":
@@ -316,7 +316,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             if how == "stall":
                 hub.stopping.wait(60)
             elif how == "reset":
-                hub.stopping.wait(0.05)  # what was sent is read first
+                hub.stopping.wait(0.2)  # what was sent is read first
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
                 self.connection.close()
 

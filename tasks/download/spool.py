@@ -16,6 +16,8 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from tasks.store.errors import ResourceError
+
 Span = tuple[int, int]
 """Bytes [start, end) of a file."""
 
@@ -84,13 +86,22 @@ class Spool:
             return missing(self._have, start, end)
 
     def take(self, start: int, data: bytes) -> None:
-        """Keep a segment: the file's bytes from `start` on."""
+        """Keep a segment: the file's bytes from `start` on.
+
+        Raises:
+            ResourceError: the disk is full.
+        """
         end = start + len(data)
         with self._lock:
             if self._closed:
                 return
-            _write_all(self._bytes, data, start)
-            os.write(self._journal, f"{start} {end} {zlib.crc32(data)}\n".encode())
+            try:
+                _write_all(self._bytes, data, start)
+                os.write(self._journal, f"{start} {end} {zlib.crc32(data)}\n".encode())
+            except OSError as err:
+                raise ResourceError(
+                    f"{self.path} cannot be written: {err}; free some, or set DAPT_STORE to a larger disk"
+                ) from err
             self._have = joined([*self._have, (start, end)])
 
     def read(self, start: int, end: int) -> bytes:

@@ -11,8 +11,8 @@ position, length, whole size and ETag are checked, and `If-Range` names the ETag
 changed no byte is mixed with the old one's. Faults that may pass (no connection, 408, 425, 429, 5xx, a cut
 body) are met with another try: after 1, 2, 4 ... s, never more than `MOST_BACKOFF_S`, give or take a half, or
 when the host says (`Retry-After`, or the rate limit's own reset), which holds for all ranges of the file.
-`TRIES` in a row without progress, about two minutes, are a `TransientError`; the task then tries again,
-minutes apart, and keeps what came.
+`TRIES` in a row without progress, about a minute and a half of waiting, are a `TransientError`; the task then
+tries again, and has what came.
 
 The digest of a whole file cannot be checked on a part of it. What vouches for a range is that the Hub lists
 the digest for the file it points to, that the ETag stays, TLS, and the checksums of Parquet pages that have
@@ -49,6 +49,8 @@ hub_utils: Any = Late("huggingface_hub.utils")  # exports nothing that type chec
 logger = logging.getLogger(__name__)
 
 TRIES = 8
+LISTING_TRIES = 5
+"""Of a question before anything runs: somebody waits for the answer."""
 BACKOFF_S = 1.0
 MOST_BACKOFF_S = 32.0
 MOST_WAIT_S = 300.0
@@ -78,9 +80,9 @@ def persistent(find: Callable[[], _Found]) -> _Found:
     """A question to the Hub, asked again while the network fails.
 
     Raises:
-        TransientError: `TRIES` times in a row.
+        TransientError: `LISTING_TRIES` times in a row.
     """
-    patience = _Patience("the Hub")
+    patience = _Patience("the Hub", most=LISTING_TRIES)
     while True:
         try:
             return find()
@@ -134,13 +136,12 @@ class Transfer:
         while at < end:
             begun, held, failure = at, bytearray(), None
             try:
-                with told(self.address):
-                    for data in self._body(at, end):
-                        held += data
-                        if len(held) >= SEGMENT_BYTES:
-                            take(at, bytes(held))
-                            at += len(held)
-                            held.clear()
+                for data in self._body(at, end):
+                    held += data
+                    if len(held) >= SEGMENT_BYTES:
+                        take(at, bytes(held))
+                        at += len(held)
+                        held.clear()
             except TransientError as err:
                 failure = err
             if held:
@@ -152,7 +153,11 @@ class Transfer:
                 patience.wait(failure)
 
     def _body(self, start: int, end: int) -> Iterator[bytes]:
-        """The bytes from `start` on, until they end or are cut."""
+        """The bytes from `start` on; told what ended them early."""
+        with told(self.address):
+            yield from self._sent(start, end)
+
+    def _sent(self, start: int, end: int) -> Iterator[bytes]:
         self._hold.wait()
         target = self._target()
         headers = target.headers | {"range": f"bytes={start}-{end - 1}"}
@@ -278,14 +283,14 @@ class _Hold:
 class _Patience:
     """Tries of one thing."""
 
-    def __init__(self, what: str, hold: _Hold | None = None) -> None:
-        self.tries, self._what, self._hold = 0, what, hold or _Hold()
+    def __init__(self, what: str, hold: _Hold | None = None, *, most: int = TRIES) -> None:
+        self.tries, self._what, self._hold, self._most = 0, what, hold or _Hold(), most
 
     def wait(self, err: TransientError) -> None:
         """Let the time pass until the next try; out of tries, raise."""
         self.tries += 1
-        if self.tries >= TRIES:
-            raise TransientError(f"{err} ({TRIES} tries in a row)") from err
+        if self.tries >= self._most:
+            raise TransientError(f"{err} ({self._most} tries in a row)") from err
         wait = min(MOST_BACKOFF_S, BACKOFF_S * 2 ** (self.tries - 1)) * random.uniform(0.5, 1.5)
         logger.info("%s: %s; again in %.1f s", self._what, masked(str(err)), wait)
         self._hold.wait(wait)

@@ -33,7 +33,7 @@ from tasks.download.remote import GAP_BYTES, PIECE_BYTES, HubFile, column_spans
 from tasks.download.shard import build_download
 from tasks.download.spool import Span, Spool, joined, missing
 from tasks.download.stream import Tally, iter_documents
-from tasks.store.errors import SourceError, TransientError
+from tasks.store.errors import ResourceError, SourceError, TransientError
 from tasks.store.paths import Store
 from tasks.store.shard import build_node, read_table
 from tests.hub_server import Asked, Fault, HubServer
@@ -67,7 +67,7 @@ DATA = parquet(CONTENT)
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """A Hub that this process is pointed at; waits are short."""
     monkeypatch.setattr(transfer, "BACKOFF_S", 0.001)
-    monkeypatch.setattr(transfer, "STALL_S", 0.4)
+    monkeypatch.setattr(transfer, "STALL_S", 10.0)
     monkeypatch.setenv("HF_TOKEN", "")
     with HubServer() as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
@@ -128,6 +128,16 @@ def test_spans_are_as_sets_of_bytes(given: list[Span], asked: Span) -> None:
     assert gaps == joined(gaps)
 
 
+def test_a_full_disk_is_told(hub: HubServer, tmp_path: Path) -> None:
+    file = listed(hub)
+    with HubFile(file.address, file.digest, file.bytes, tmp_path) as source:
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, source._spool._journal)
+        os.close(full)
+        with pytest.raises(ResourceError, match="No space left on device; free some"):
+            source.read(10)
+
+
 def test_a_spool_has_what_it_was_given_after_any_death_and_damage(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "digest", 100)
     spool.take(10, b"a" * 10)
@@ -165,7 +175,10 @@ def test_a_plan_reads_the_footer_and_nothing_else(hub: HubServer, tmp_path: Path
     assert sent(hub) == FOOTER_BYTES
 
 
-def test_pieces_are_fetched_while_others_are_on_their_way(hub: HubServer, tmp_path: Path) -> None:
+def test_pieces_are_fetched_while_others_are_on_their_way(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "STALL_S", 1.0)
     data = random.Random(1).randbytes(2 * PIECE_BYTES + 5)
     file = listed(hub, "a.jsonl", data)
     hub.faults.append(Fault("bytes=0-", then="stall", after=10))
@@ -186,14 +199,18 @@ FAULTS = {
     "500": Fault("HEAD /datasets", 500, times=2),
     "cut": Fault("GET /blobs/", then="cut", after=70_000, times=6, skip=1),
     "cut at once": Fault("GET /blobs/", then="cut", times=3),
-    "reset": Fault("GET /blobs/", then="reset", after=5000, times=6, skip=1),
+    "reset": Fault("GET /blobs/", then="reset", after=5000, times=3, skip=1),
     "stalled": Fault("GET /blobs/", then="stall", after=5000, times=2, skip=1),
     "slow": Fault("GET /blobs/", then="slow", times=1, skip=1),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_that_pass_change_nothing(hub: HubServer, tmp_path: Path, name: str) -> None:
+def test_faults_that_pass_change_nothing(
+    hub: HubServer, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "stalled":
+        monkeypatch.setattr(transfer, "STALL_S", 0.7)
     hub.faults.append(Fault(**vars(FAULTS[name])))
     assert texts(listed(hub), tmp_path) == CONTENT["text"].to_pylist()
     assert hub.faults == [], "it was met"
@@ -419,7 +436,6 @@ def test_damage_within_a_page_is_found_by_its_checksum_and_not_kept(hub: HubServ
 def test_memory_does_not_grow_with_what_is_expected(
     hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "STALL_S", 20.0)
     data = bytes(48 * 2**20)
     file = listed(hub, "a.jsonl", data)
     tracemalloc.start()

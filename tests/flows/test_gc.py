@@ -143,7 +143,7 @@ def test_half_made_and_set_aside_nodes_work_and_failures_are_swept(standing: Wor
     fingerprint = nodes["filtering"].fingerprint
     store.write(f"failures/packing/{'0' * 64}.json", b"{}")
     store.write(f"failures/filtering/{fingerprint}.json", b"{}")
-    work = {"training/" + "1" * 64: True, f"training/{fingerprint}": True}
+    work = {"training/" + "1" * 64: True, f"training/{fingerprint}": True, "download/" + "1" * 64: True}
     for name in work:
         store.write(f"work/{name}/step-5/state", b"checkpoint")
     store.write("in-use/host-1-aa.json", b"{}")
