@@ -110,7 +110,7 @@ class Index:
         kept = verdicts == KEPT
         self._ids.append(ids.filter(pa.array(kept)))
         found = pa.chunked_array(self._ids, pa.string()).take(pa.array(matches[~kept]))
-        return Verdicts(verdicts, scatter(found, ~kept))
+        return Verdicts(verdicts, _scatter(found, ~kept))
 
     def extend(self, signatures: NDArray[np.uint32], exact: NDArray[np.uint64], ids: pa.Array) -> None:
         """Enter documents that were judged before and kept, in their order."""
@@ -145,7 +145,7 @@ def _grow(array: NDArray[T], rows: int) -> None:
     array.resize((rows, *array.shape[1:]), refcheck=False)
 
 
-def scatter(values: pa.ChunkedArray, where: NDArray[np.bool_]) -> pa.Array:
+def _scatter(values: pa.ChunkedArray, where: NDArray[np.bool_]) -> pa.Array:
     """Values where `where` is true, in order, and nulls elsewhere."""
     place = pa.array(np.cumsum(where) - 1, mask=~where)
     return pa.array(values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values).take(place)
