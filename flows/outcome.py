@@ -175,6 +175,18 @@ def _tally(manifests: Iterable[Manifest], made: set[str]) -> JSON:
     }
 
 
+def dropped_told(manifests: Iterable[Manifest]) -> Counter[str]:
+    """How many documents a stage dropped, by reason; for people those that benchmarks share by benchmark."""
+    dropped: Counter[str] = Counter()
+    for manifest in manifests:
+        reasons = dict(manifest.dropped)
+        if reasons.pop("contaminated", 0):
+            by_benchmark = manifest.details["contaminated"].items()
+            reasons |= {f"contaminated ({benchmark})": count for benchmark, count in by_benchmark}
+        dropped.update(reasons)
+    return dropped
+
+
 def _peak(manifest: Manifest) -> int:
     """The most memory that one process of a stage held: of a training, its largest rank."""
     return int(manifest.details.get("ranks_peak_rss_bytes", manifest.peak_rss_bytes))

@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -22,7 +21,7 @@ from flows.milestones import (
     milestone_models,
     report_node_of,
 )
-from flows.outcome import TOLD_UNDER, scores_of, walks_of
+from flows.outcome import TOLD_UNDER, dropped_told, scores_of, walks_of
 from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
 from flows.server import remember_run
@@ -139,15 +138,12 @@ def _funnel(resolved: Resolved, corpus: str, walked: Walk) -> list[JSON]:
 
 
 def _stage(stage: str, corpus: str, found: list[Manifest], beside: list[Manifest]) -> JSON:
-    dropped: Counter[str] = Counter()
-    for manifest in found:
-        dropped.update(manifest.dropped)
     return {
         "stage": stage,
         "corpus": corpus,
         "documents_in": sum(m.documents_in for m in found),
         "documents_out": sum(m.documents_out for m in found),
-        "dropped": dict(dropped),
+        "dropped": dict(dropped_told(found)),
         "text_bytes_in": _summed(found, "text_bytes_in"),
         "text_bytes_out": _summed(found, "text_bytes_out"),
         "tokens": sum(m.tokens for m in found),

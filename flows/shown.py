@@ -5,7 +5,6 @@ interval, as in the report.
 """
 
 import contextlib
-from collections import Counter
 from collections.abc import Iterator
 
 from prefect import tags
@@ -14,7 +13,7 @@ from flows.artifacts import Artifacts, artifacts
 from flows.chain import DOMAIN, Chain, Walk
 from flows.differences import deltas
 from flows.milestones import BITS, base_model, corpus_nodes, evaluation_nodes, milestone_models
-from flows.outcome import TOLD_UNDER
+from flows.outcome import TOLD_UNDER, dropped_told
 from flows.recipe import Recipe
 from flows.resolve import Resolved
 from flows.tally import Tally
@@ -147,9 +146,7 @@ def show_funnel(shown: Artifacts, chain: Chain, used: list[dict[str, Manifest]])
         if stage in TOLD_UNDER:
             continue
         found = [shard[stage] for shard in used]
-        dropped: Counter[str] = Counter()
-        for manifest in found:
-            dropped.update(manifest.dropped)
+        dropped = dropped_told(found)
         rows.append(
             {
                 "stage": stage,

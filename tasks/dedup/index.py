@@ -127,7 +127,7 @@ class Index:
         self.num_compared += compared
         new = verdicts == KEPT
         self._ids.extend(ids.filter(pa.array(new)))
-        return Verdicts(verdicts, scatter(self._ids.take(matches[~new]), ~new))
+        return Verdicts(verdicts, _scatter(self._ids.take(matches[~new]), ~new))
 
     def extend(self, signatures: NDArray[np.uint32], exact: NDArray[np.uint64], ids: pa.Array) -> None:
         """Enter documents that were judged before and kept, in their order."""
@@ -156,7 +156,7 @@ def least_equal(threshold: float, num_perm: int) -> int:
     return next(equal for equal in range(num_perm + 1) if equal / num_perm >= threshold)
 
 
-def scatter(values: pa.Array, where: NDArray[np.bool_]) -> pa.Array:
+def _scatter(values: pa.Array, where: NDArray[np.bool_]) -> pa.Array:
     """Values where `where` is true, in order, and nulls elsewhere."""
     return values.take(pa.array(np.cumsum(where) - 1, mask=~where))
 

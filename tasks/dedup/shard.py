@@ -31,7 +31,6 @@ from tasks.dedup.index import (
     Index,
     columns,
     index_behind,
-    scatter,
     signed_shape,
 )
 from tasks.dedup.lsh import KEPT
@@ -159,4 +158,5 @@ def _judge(
     judged[aside & (judged == KEPT)] = _HELD_OUT_VERDICT
     verdicts = np.full(len(batch), _CONTAMINATED_VERDICT, np.uint8)
     verdicts[~out] = judged
-    return verdicts, scatter(found.duplicate_of, ~out), int((slots == EMPTY).all(axis=1).sum())
+    duplicate_of = found.duplicate_of.take(pa.array(np.cumsum(~out) - 1, mask=out))
+    return verdicts, duplicate_of, int((slots == EMPTY).all(axis=1).sum())

@@ -43,6 +43,8 @@ def main() -> None:
     parser.add_argument("store", type=Path)
     parser.add_argument("files", nargs="*", type=Path, default=sorted(DATA.glob("*.parquet")))
     arguments = parser.parse_args()
+    if not arguments.files:
+        parser.error(f"{DATA} holds no Parquet; name files")
     benchmarks = newest(arguments.store)
     seconds = {"looking": 0.0, "signing": 0.0}
     counts: Counter[str] = Counter()

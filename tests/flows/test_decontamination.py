@@ -1,5 +1,6 @@
 """A recipe that decontaminates, end to end: what a benchmark asks is not trained on, and commands say so."""
 
+import json
 import shutil
 from dataclasses import dataclass
 
@@ -12,7 +13,11 @@ from tests.hub_server import hub_of
 
 pytestmark = [pytest.mark.train, pytest.mark.flow]
 
-LOOK = ["--set", "evaluation.benchmarks=['piqa']", "--set", "dedup.decontaminate=drop"]
+LOOK = [
+    word
+    for field in ("name=looked", "evaluation.benchmarks=['piqa']", "dedup.decontaminate=drop")
+    for word in ("--set", field)
+]
 IN_DOMAIN, IN_GENERAL = 1001, 9001
 """Documents of the world, both of their first shard."""
 
@@ -27,8 +32,9 @@ def item(number: int, goal: str) -> dict[str, str | int]:
 class Looked:
     """What commands said of a world whose corpora stood before anybody looked for benchmarks."""
 
-    world: World
     run: Done
+    funnel: str
+    """Why documents went, on the server."""
     shown: Done
     planned: Done
 
@@ -42,7 +48,9 @@ def looked(corpora: World, api: Api, tmp_path_factory: pytest.TempPathFactory) -
         env = {"PREFECT_API_URL": api.url, "HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf")}
         run = dapt(world, "run", "recipe.toml", *LOOK, "--until", "corpus", "--json", **env)
     shown = dapt(world, "show", "recipe.toml", "dropped", "--reason", "contaminated", *LOOK, "--json")
-    return Looked(world, run, shown, dapt(world, "plan", "recipe.toml", *LOOK, "--json"))
+    (funnel,) = api.artifacts("domain corpus of looked")["looked-funnel"]
+    why = {row["stage"]: row["why"] for row in json.loads(funnel["data"])}
+    return Looked(run, why["dedup"], shown, dapt(world, "plan", "recipe.toml", *LOOK, "--json"))
 
 
 def test_the_planted_document_goes_counted_by_benchmark(looked: Looked) -> None:
@@ -50,6 +58,7 @@ def test_the_planted_document_goes_counted_by_benchmark(looked: Looked) -> None:
     dedup = looked.run.told["stages"]["dedup"]
     assert dedup["dropped"]["contaminated"] == 1
     assert dedup["contaminated"] == {"piqa": 1}
+    assert "contaminated (piqa) 1" in looked.funnel
     assert dedup["documents_in"] == dedup["documents_out"] + sum(dedup["dropped"].values())
     general = looked.run.told["stages"]["general:dedup"]
     assert "contaminated" not in general
