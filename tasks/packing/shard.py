@@ -58,13 +58,11 @@ def build_packing(writer: NodeWriter) -> None:
     held = pa.array([], pa.string())
     with writer.parquet(schema(length, dtype), **LAYOUT) as out:
         for batch in iter_batches(store, path, columns=["id", "kept", "input_ids"], rows=_READ_ROWS):
-            kept = batch.filter(batch["kept"])
-            writer.documents_in += kept.num_rows
-            held = pa.concat_arrays([held, kept["id"]])
-            rows = packer.add(
-                kept["input_ids"].flatten().to_numpy(zero_copy_only=False),
-                kept["input_ids"].value_lengths().to_numpy(zero_copy_only=False).astype(np.int64),
-            )
+            # What was dropped has no ids (null), so `flatten` gives those of the kept without a copy.
+            ids, lengths = batch["input_ids"].flatten(), batch["input_ids"].value_lengths().drop_null()
+            writer.documents_in += len(lengths)
+            held = pa.concat_arrays([held, batch["id"].filter(batch["kept"])])
+            rows = packer.add(ids.to_numpy(), lengths.to_numpy().astype(np.int64))
             held = write_rows(writer, out, rows, held, packer)
             writer.progress(writer.documents_in, manifest.documents_out, "documents", tokens=writer.tokens)
         write_rows(writer, out, packer.finish(), held, packer)

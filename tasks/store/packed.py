@@ -1,9 +1,9 @@
 """A corpus of packed rows, read in any order.
 
-Row i of the corpus is row j of one of its packed shards; a random row costs one row group. Each shard's file
-is hashed against its manifest when it is first opened. Memory: `cached_groups` row groups (0.4 MB each at 100
-rows of 2,000 uint16). No torch, so evaluation, reports and tests read the same way as training. One thread an
-object.
+Row i of the corpus is row j of one of its packed shards; a random row costs one row group (1.4 ms of CPU at
+100 rows of 2,000 tokens, unless it is cached), one in order .05 ms. Each shard's file is hashed against its
+manifest when it is first opened. Memory: `cached_groups` row groups (0.4 MB each at 100 rows of 2,000
+uint16). No torch, so evaluation, reports and tests read the same way as training. One thread an object.
 """
 
 from collections import OrderedDict

@@ -9,7 +9,7 @@ def text_buffers(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]
     """Offsets and UTF-8 bytes of a string column.
 
     Args:
-        column: string or large_string, slices included, without nulls (the download leaves none).
+        column: string or large_string, slices included; a null is an empty document.
 
     Returns:
         offsets: (num_docs + 1,) int64, document i is `data[offsets[i]:offsets[i + 1]]`.
@@ -24,7 +24,8 @@ def text_buffers(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]
         width = np.int64
     else:
         raise TypeError(f"a column of {column.type}, expected string or large_string")
-    assert column.null_count == 0, "text columns of the store hold no nulls"
+    if column.null_count:
+        column = column.fill_null("")  # bytes may lie behind a null
     _, offsets, data = column.buffers()
     if len(column) == 0 or offsets is None:
         return np.zeros(len(column) + 1, np.int64), np.zeros(0, np.uint8)

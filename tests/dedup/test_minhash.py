@@ -32,6 +32,11 @@ WORDS = st.sampled_from(
         "—",
         "...",
         "\n",
+        "\r\n",
+        "\ufeff",
+        "e\u0301E\u0301",
+        "\U0001f600",
+        "\x00",
     ]
 )
 TEXTS = st.lists(st.one_of(st.text(max_size=40), st.lists(WORDS, max_size=30).map(" ".join)), max_size=6)
@@ -88,6 +93,24 @@ def test_signatures_do_not_depend_on_the_slice_or_the_neighbours() -> None:
     texts = ["alpha beta gamma delta epsilon zeta", "", "one two three four five six seven", "漢字"]
     column = pa.array(["before", *texts, "after"], pa.string()).slice(1, 4)
     np.testing.assert_array_equal(signatures(*buffers(column)), np.vstack([sign([text]) for text in texts]))
+
+
+@given(st.lists(st.one_of(st.none(), st.text(max_size=30)), max_size=6), st.integers(0, 3))
+def test_signatures_do_not_depend_on_the_width_of_offsets_or_on_nulls(
+    texts: list[str | None], first: int
+) -> None:
+    wide, narrow = (pa.array(texts, kind).slice(first) for kind in (pa.large_string(), pa.string()))
+    expected = sign([text or "" for text in texts[first:]])
+    np.testing.assert_array_equal(signatures(*buffers(wide)), expected)
+    np.testing.assert_array_equal(signatures(*buffers(narrow)), expected)
+
+
+@pytest.mark.slow
+def test_signatures_of_a_line_of_ten_megabytes_are_the_plain_ones() -> None:
+    words = ["w" + str(i) * 3000 for i in range(10)]
+    line = " ".join(words[i * i % 7 + i % 3] for i in range(3000))
+    assert len(line) > 9_000_000
+    assert sign([line])[0].tolist() == oracle.signature(line)
 
 
 def test_document_without_words_has_the_empty_signature() -> None:

@@ -34,8 +34,15 @@ texts = st.one_of(
 )
 
 
+def as_bytes(documents: list[str]) -> pa.Array:
+    """A column of texts as they are: Arrow itself makes none of a lone surrogate."""
+    return pa.array([text.encode("utf-8", "surrogatepass") for text in documents], pa.binary()).view(
+        pa.string()
+    )
+
+
 def assert_equals_the_plain_version(documents: list[str]) -> None:
-    offsets, data = text_buffers(pa.array(documents, pa.string()))
+    offsets, data = text_buffers(as_bytes(documents))
     np.testing.assert_array_equal(measure_repetition(offsets, data), [repetition(text) for text in documents])
     num_lines, short = measure_length(offsets, data, 30)
     assert list(zip(num_lines.tolist(), short.tolist(), strict=True)) == [
@@ -48,6 +55,28 @@ def assert_equals_the_plain_version(documents: list[str]) -> None:
 @given(st.lists(texts, min_size=1, max_size=8))
 def test_metrics_equal_the_plain_version_on_any_text(documents: list[str]) -> None:
     assert_equals_the_plain_version(documents)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(st.characters(codec=None), max_size=80), min_size=1, max_size=5))
+def test_metrics_equal_the_plain_version_on_lone_surrogates_too(documents: list[str]) -> None:
+    assert_equals_the_plain_version([text + " \ud800 " + text + "\udfff\n" + text for text in documents])
+
+
+@pytest.mark.slow
+def test_metrics_equal_the_plain_version_on_a_line_of_ten_megabytes() -> None:
+    """Of few and long words, so that the plain version ends."""
+    generator = np.random.default_rng(0)
+    words = ["".join(map(chr, row)) for row in generator.integers(0x61, 0x7B, (40, 1000))]
+    words += ["".join(map(chr, row)) for row in generator.integers(0x4E00, 0x9FA5, (20, 300))]
+    chosen = [words[i] for i in generator.integers(0, len(words), 11_000)]
+    assert_equals_the_plain_version([" ".join(chosen)])
+
+
+def test_a_null_is_measured_as_a_document_without_text() -> None:
+    column = pa.array([None, "a b\na b", None], pa.large_string())
+    metrics = measure_repetition(*text_buffers(column))
+    np.testing.assert_array_equal(metrics, [[0.0] * 13, repetition("a b\na b"), [0.0] * 13])
 
 
 def test_metrics_of_no_text_are_zero() -> None:
@@ -83,12 +112,13 @@ def test_a_large_document_takes_linear_time(text: str) -> None:
     assert measure_length(offsets, data, 30)[0].shape == (1,)
 
 
-@pytest.mark.parametrize("file", ["edu/edu-00002.parquet", "near_duplicates/shard_00000.parquet"])
+@pytest.mark.parametrize("folder", ["edu", "general", "near_duplicates"])
 @pytest.mark.slow
-def test_metrics_equal_the_plain_version_on_real_text(file: str) -> None:
+def test_metrics_equal_the_plain_version_on_real_text(folder: str) -> None:
     if not DATA.is_dir():
         pytest.skip("../shared/data is not here")
-    documents = pq.read_table(DATA / file, columns=["text"])["text"].to_pylist()[::150]
+    files = sorted((DATA / folder).glob("*.parquet"))
+    documents = [text for file in files for text in pq.read_table(file)["text"].to_pylist()[::150]]
     assert_equals_the_plain_version([text for text in documents if len(text) < 20_000])
 
 
