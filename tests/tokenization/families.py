@@ -1,6 +1,7 @@
 """Tokenizers of every family that models come with, trained small on given text."""
 
 import io
+import json
 from collections.abc import Callable, Sequence
 
 from sentencepiece import SentencePieceTrainer
@@ -122,6 +123,22 @@ def mistral(texts: Sequence[str], size: int) -> Tokenizer:
     return tokenizer
 
 
+def composed(texts: Sequence[str], size: int) -> Tokenizer:
+    """Whole documents, their characters composed and their spaces collapsed before that."""
+    tokenizer = llama2(texts, size)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " "), tokenizer.normalizer]
+    )
+    return Tokenizer.from_str(_without_added(tokenizer))
+
+
+def _without_added(tokenizer: Tokenizer) -> str:
+    """Its file without the added tokens that are no special ones."""
+    spec = json.loads(tokenizer.to_str())
+    spec["added_tokens"] = [token for token in spec["added_tokens"] if token["special"]]
+    return json.dumps(spec)
+
+
 def without_bytes(texts: Sequence[str], size: int) -> Tokenizer:
     """Whole documents; unknown characters in a row are one token."""
     tokenizer = llama2(texts, size)
@@ -203,7 +220,7 @@ def wordpiece(texts: Sequence[str], size: int) -> Tokenizer:
 FAMILIES: dict[str, Callable[[Sequence[str], int], Tokenizer]] = {
     make.__name__: make
     for make in (
-        *(llama2, mistral, without_bytes),
+        *(llama2, mistral, composed, without_bytes),
         *(gpt2, roberta, starcoder, llama3, o200k, qwen, neox),
         *(unigram, t5, xlm_roberta),
         wordpiece,
