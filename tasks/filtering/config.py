@@ -13,7 +13,7 @@ from tasks.store.config import StageConfig, identity_of
 from tasks.store.node import Node
 
 STAGE = "filtering"
-VERSION = 1
+VERSION = 2
 
 
 class GopherQualityRules(StageConfig):

@@ -39,7 +39,7 @@ def hash_bytes(data: NDArray[np.uint8], start: int, stop: int) -> np.uint64:
 @kernel
 def combine(value: np.uint64, other: np.uint64) -> np.uint64:
     """The hash of a sequence that had `value` and goes on with `other`; order counts."""
-    return fmix64((value ^ other) * FNV_PRIME + FNV_OFFSET)
+    return fmix64((value * FNV_PRIME + FNV_OFFSET) ^ other)
 
 
 @kernel

@@ -31,6 +31,7 @@ texts = st.one_of(
     st.text(max_size=60),
     st.lists(st.sampled_from(PIECES), max_size=120).map("".join),
     st.text("ab \n.", max_size=200),
+    st.lists(st.permutations(["x y", "z", "w"]).map("\n".join), max_size=9).map("\n\n".join),
 )
 
 
