@@ -23,6 +23,7 @@ from tasks.store.manifest import stands
 from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter
 from tasks.training.afar import Sending, fetch_newest, send
+from tasks.training.card import model_card
 from tasks.training.checkpoint import link, newest
 from tasks.training.config import STAGE, BaseJob, TrainingConfig, config_of
 from tasks.training.extension import STATE, extended
@@ -96,6 +97,8 @@ def build_training(writer: NodeWriter) -> None:
             ),
         )
     copy_tokenizer(tokenizer, work / "model")
+    card = model_card(node, config, schedule, sequence_length, result)
+    (work / "model" / "README.md").write_text(card)
     if keep:
         link(work / f"step-{keep}", work / "model" / STATE / f"step-{keep}")
     _record(writer, config, order, schedule, sequence_length, result)
