@@ -69,7 +69,8 @@ def base_model(resolved: Resolved) -> Model:
 def milestone_models(resolved: Resolved, corpora: list[Node]) -> list[Model]:
     """The model of each milestone whose corpus is known."""
     base, tokenizer = base_model(resolved), Files.of_node(tokenizer_node(resolved))
-    found = []
+    extends = resolved.recipe.training.continuation == "extend"
+    found: list[Model] = []
     for number, corpus in enumerate(corpora):
         node = training.node(
             resolved.recipe.training,
@@ -77,6 +78,7 @@ def milestone_models(resolved: Resolved, corpora: list[Node]) -> list[Model]:
             base=base.files,
             tokenizer=tokenizer,
             corpora=corpora[: number + 1],
+            previous=found[-1].node if found and extends else None,
         )
         found.append(Model(format_tokens(corpus.reads["budget"]), node, Files.of_node(node)))
     return found

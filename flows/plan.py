@@ -43,6 +43,8 @@ _SECONDS_PER_MB = {
 """Before a stage was ever measured on this store: of one core of a small machine."""
 _DISK_PER_BYTE = 1.1
 """Bytes the store takes for a byte of text: the text once (zstd), signatures, ids and packed rows."""
+_MODEL_BYTES = {"restart": 20, "extend": 32}
+"""Of a parameter: the model and the checkpoints of its training; and the state that a larger one extends."""
 _CPU_FLOPS = 2e10
 _GPU_FLOPS = 2e14
 _EVALUATION_S = 30.0
@@ -218,8 +220,12 @@ def _add_models(draft: _Draft, walks: dict[str, Walk], until: str) -> None:
         found = draft.look(model)
         draft.add(model, found, "training", label, number, estimated=model is None, upstream=[])
         if found is None:
-            draft.seconds += _training_seconds(resolved, recipe.sequences[number])
-            draft.disk_bytes += 20 * parameter_count(resolved.base.config)
+            extends = number > 0 and recipe.training.continuation == "extend"
+            before = recipe.sequences[number - 1] if extends else 0
+            draft.seconds += _training_seconds(resolved, recipe.sequences[number] - before)
+            draft.disk_bytes += _MODEL_BYTES[recipe.training.continuation] * parameter_count(
+                resolved.base.config
+            )
     if not reaches(until, "evaluate"):
         return
     measured = _add_evaluations(draft, walks, models, corpora, ["base", *labels])

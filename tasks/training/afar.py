@@ -1,7 +1,8 @@
 """Checkpoints on a store that is not this machine's disk, so that another machine can go on.
 
 Training works on the local disk; a thread beside it sends each whole checkpoint to
-`<store>/work/training/<fingerprint>/step-N/`, its manifest last, and keeps the last two there. When they are
+`<store>/work/training/<fingerprint>/step-N/`, its manifest last, and keeps the last two there, and the one
+that a larger milestone goes on from. When they are
 made faster than they are sent, only the newest goes. The next attempt takes the newer of the local and the
 sent one; what is fetched is checked like what was made here. The price is one upload of 12 bytes a parameter
 a checkpoint, beside the training and not in its way.
@@ -21,14 +22,17 @@ logger = logging.getLogger(__name__)
 _LOOK_S = 1.0
 
 
-def fetch_newest(store: Store, place: str, work: Path) -> Checkpoint | None:
+def fetch_newest(store: Store, place: str, work: Path, *, keep: int = 0) -> Checkpoint | None:
     """The newest whole checkpoint, of this disk or of the store.
 
     Args:
         store: where a training of this or another machine sent its checkpoints.
         place: the training's folder in it.
         work: the training's folder on this disk; what is newer on the store is fetched into it.
+        keep: a step whose checkpoint is wanted too, where the store has it.
     """
+    if keep and keep not in whole_steps(work) and keep in _sent_steps(store, place):
+        _fetch(store, f"{place}/step-{keep}", work, keep)
     found = newest(work)
     for step in _sent_steps(store, place):
         if found is not None and found.step >= step:
@@ -57,9 +61,13 @@ def send(store: Store, place: str, checkpoint: Checkpoint) -> None:
 class Sending:
     """Send checkpoints while they are made; nothing where the store is this machine's disk."""
 
-    def __init__(self, store: Store, place: str, work: Path) -> None:
-        self._store, self._place, self._work = store, place, work
-        self._sent = _sent_steps(store, place)[:1] if store.local is None else []
+    def __init__(self, store: Store, place: str, work: Path, *, keep: int = 0) -> None:
+        self._store, self._place, self._work, self._keep = store, place, work, keep
+        self._sent = (
+            [s for n, s in enumerate(_sent_steps(store, place)) if n == 0 or s == keep]
+            if store.local is None
+            else []
+        )
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_sending, daemon=True)
 
@@ -83,12 +91,16 @@ class Sending:
             self._send_newest()
 
     def _send_newest(self) -> None:
-        step = max(whole_steps(self._work), default=0)
+        steps = whole_steps(self._work)
+        if self._keep in steps and self._keep not in self._sent:
+            steps = [self._keep]
+        step = max(steps, default=0)
         if step == 0 or step in self._sent:
             return
         try:
             send(self._store, self._place, Checkpoint.at(self._work / f"step-{step}"))
-            self._sent = [step, *self._sent][:KEPT]
+            kept = [step, *self._sent]
+            self._sent = [*kept[:KEPT], *(old for old in kept[KEPT:] if old == self._keep)]
             for old in set(_sent_steps(self._store, self._place)) - set(self._sent):
                 self._store.remove(f"{self._place}/step-{old}")
         except FileNotFoundError:

@@ -2,7 +2,8 @@
 
 A checkpoint is made in `writing-N/`, its files reach the disk, the folder is renamed, and `manifest.json`
 with the size and sha256 of each file is written last. What has no whole manifest is never loaded: `newest`
-removes it. The last two are kept. Imports no torch: the parent looks here before it starts the processes.
+removes it. The last two are kept, and the one whose
+state a larger milestone goes on from. Imports no torch: the parent looks here before it starts the processes.
 
 What it holds knows nothing of ranks: the fp32 weights and both AdamW moments, by parameter name, and the
 loss curve. So training goes on with any number of ranks, ZeRO stage or offload; on the same ones bit for
@@ -77,13 +78,14 @@ def write_curve(writing: Path, curve: list[list[float | None]]) -> None:
     (writing / CURVE).write_text(json.dumps(curve))
 
 
-def commit(writing: Path, step: int, how: JSON) -> Checkpoint:
+def commit(writing: Path, step: int, how: JSON, *, keep: int) -> Checkpoint:
     """Make what was written a checkpoint, and drop those beyond the last two.
 
     Args:
         writing: from `begin`, with all its files.
         step: steps done.
         how: ranks and the like, recorded.
+        keep: a step whose checkpoint stays, however many come after it.
     """
     entries = []
     for file in sorted(writing.iterdir()):
@@ -99,7 +101,8 @@ def commit(writing: Path, step: int, how: JSON) -> Checkpoint:
     temporary.write_bytes(msgspec.json.format(told, indent=1))
     replace_durably(temporary, final / MANIFEST)
     for old in sorted(_steps(final.parent))[:-KEPT]:
-        shutil.rmtree(final.parent / f"step-{old}")
+        if old != keep:
+            shutil.rmtree(final.parent / f"step-{old}")
     return Checkpoint(final, step)
 
 
@@ -115,6 +118,16 @@ def newest(work: Path) -> Checkpoint | None:
         logger.warning("the checkpoint %s is left out: %s", folder, why)
         shutil.rmtree(folder)
     return None
+
+
+def link(checkpoint: Path, target: Path) -> None:
+    """The files of a checkpoint at another place too, without copying where the disk can."""
+    target.mkdir(parents=True)
+    for file in checkpoint.iterdir():
+        try:
+            (target / file.name).hardlink_to(file)
+        except OSError:  # a file system without links
+            shutil.copyfile(file, target / file.name)
 
 
 def whole_steps(work: Path) -> list[int]:

@@ -31,11 +31,18 @@ class TrainingConfig(StageConfig):
     learning_rate: float = Field(1e-4, gt=0)
     """At the end of the warm-up."""
 
-    schedule: Literal["cosine"] = "cosine"
-    """Linear warm-up, then half a cosine down to min_lr_fraction."""
+    schedule: Literal["cosine", "wsd", "infinite"] = "cosine"
+    """After a linear warm-up: half a cosine; a constant rate that is annealed (wsd); or a cool-down to one
+    that is (infinite). All end at min_lr_fraction."""
 
     warmup_fraction: float = Field(0.1, ge=0, lt=1)
     """Of the steps."""
+
+    cooldown_fraction: float = Field(0.25, ge=0, lt=1)
+    """Of the steps, in which an infinite schedule cools down to its constant rate."""
+
+    anneal_fraction: float = Field(0.1, gt=0, lt=1)
+    """Of the steps, the last ones: in which wsd and infinite anneal."""
 
     min_lr_fraction: float = Field(0.1, ge=0, le=1)
     """Of the learning rate, reached at the end."""
@@ -55,8 +62,9 @@ class TrainingConfig(StageConfig):
     epochs: int = Field(1, ge=1)
     """Times the corpus is seen, in another order each time."""
 
-    continuation: Literal["restart"] = "restart"
-    """Each milestone is trained from the base."""
+    continuation: Literal["restart", "extend"] = "restart"
+    """Each milestone is trained from the base, or goes on from the one before: from its state before it was
+    annealed (wsd, infinite), from its end (cosine)."""
 
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of the weights in the forward pass and of the model saved; master weights and AdamW are fp32."""
@@ -78,6 +86,27 @@ class TrainingConfig(StageConfig):
 
     checkpoint_every: int = how(200, ge=1)
     """Optimizer steps between two checkpoints."""
+
+    @model_validator(mode="after")
+    def _continuing(self) -> "TrainingConfig":
+        if self.continuation == "extend" and self.epochs > 1:
+            raise ValueError(
+                f'epochs={self.epochs} with continuation="extend": a larger milestone would see the smaller '
+                'one\'s sequences in another order; use epochs=1, or continuation="restart"'
+            )
+        cooled = self.cooldown_fraction if self.schedule == "infinite" else 0
+        if self.schedule != "cosine" and self.warmup_fraction + cooled + self.anneal_fraction > 1:
+            raise ValueError(
+                f"warmup_fraction={self.warmup_fraction}, anneal_fraction={self.anneal_fraction}"
+                + (f" and cooldown_fraction={cooled}" if cooled else "")
+                + " are more than all steps; lower one of them"
+            )
+        if self.schedule == "infinite" and self.min_lr_fraction == 0:
+            raise ValueError(
+                "min_lr_fraction=0 with schedule='infinite', whose annealing is exponential and never gets "
+                "there; use a small one such as 0.01, or schedule='wsd'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _computable(self) -> "TrainingConfig":
@@ -130,7 +159,13 @@ def base_node(*, seed: int, model: Files, tokenizer: Files) -> Node:
 
 
 def node(
-    config: TrainingConfig, *, seed: int, base: Files, tokenizer: Files, corpora: Sequence[Node]
+    config: TrainingConfig,
+    *,
+    seed: int,
+    base: Files,
+    tokenizer: Files,
+    corpora: Sequence[Node],
+    previous: Node | None = None,
 ) -> Node:
     """The model of a milestone.
 
@@ -140,17 +175,28 @@ def node(
         base: the model's folder, or the node of a base made from the seed.
         tokenizer: of the corpora; saved with the model.
         corpora: the corpus nodes of every milestone up to this one, in order; the last is what is trained on.
+        previous: the model of the milestone before, which this one extends.
     """
+    assert previous is None or config.continuation == "extend", (
+        "what is trained from the base has no previous"
+    )
+    state = {"previous": previous} if previous else {}
     borders = {f"corpus-{number}": corpus.fingerprint for number, corpus in enumerate(corpora)}
     return Node(
         stage=STAGE,
         version=VERSION,
         config={"seed": seed, **config.identity()},
-        inputs={"base": base.identity, "tokenizer": tokenizer.identity, **borders},
+        inputs={
+            "base": base.identity,
+            "tokenizer": tokenizer.identity,
+            **borders,
+            **{name: made.fingerprint for name, made in state.items()},
+        },
         reads={
             "base": base.reads,
             "tokenizer": tokenizer.reads,
             "corpora": [corpus.path for corpus in corpora],
+            **{name: made.path for name, made in state.items()},
         },
     )
 

@@ -19,6 +19,7 @@ from tasks.store.errors import DaptError, RecipeError, StoreDamaged
 from tasks.store.paths import Store
 from tasks.training.afar import fetch_newest
 from tasks.training.checkpoint import Checkpoint
+from tasks.training.extension import extended
 from tasks.training.nodes import Invitation, job_for, read_invitation
 from tasks.training.run import checkpoints_of, scratch_root, work_root
 from tasks.training.zero import environment
@@ -88,7 +89,10 @@ def _checkpoint(store: Store, invitation: Invitation) -> Checkpoint | None:
         return None
     fingerprint = invitation.node.fingerprint
     if store.local is not None:
-        return Checkpoint.at(work_root(store) / fingerprint / f"step-{invitation.step}")
+        folder = work_root(store) / fingerprint / f"step-{invitation.step}"
+        if not folder.exists():  # it begins with what a smaller milestone left
+            return extended(store, invitation.node, folder.parent, invitation.step)
+        return Checkpoint.at(folder)
     work = scratch_root() / "joined" / fingerprint
     found = fetch_newest(store, checkpoints_of(fingerprint), work)
     if found is None or found.step != invitation.step:

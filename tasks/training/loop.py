@@ -33,7 +33,7 @@ from tasks.training.loss import chunk_loss
 from tasks.training.memory import sequence_bytes
 from tasks.training.model import load_model, load_weights, save_model
 from tasks.training.order import SequenceOrder, divide_batch, largest_divisor
-from tasks.training.schedule import learning_rate_fraction
+from tasks.training.schedule import Schedule
 from tasks.training.state import restore_state, save_state
 from tasks.training.zero import deepspeed_config
 
@@ -84,6 +84,7 @@ def train(job: Job) -> None:
             window=config.shuffle_window_sequences,
             epochs=config.epochs,
         )
+        schedule = Schedule.of(config, spec.borders)
         start = checkpoint.step if checkpoint else 0
         model = load_model(Path(spec.base))
         rank.micro_batch = _micro_batch(spec, model, corpus.sequence_length, rank)
@@ -104,7 +105,7 @@ def train(job: Job) -> None:
             rank.engine = _engine(config, model, rank)
             if checkpoint:
                 restore_state(rank.engine, checkpoint)
-            result["trained_s"] = _run(job, spec, rank, order, batches, start)
+            result["trained_s"] = _run(job, spec, rank, schedule, batches, start)
         result |= _usage(rank)
     if rank.leads:
         _finish(job, spec, rank, order, result)
@@ -182,18 +183,14 @@ def _engine(config: TrainingConfig, model: PreTrainedModel, rank: Rank) -> Any:
     return engine
 
 
-def _run(
-    job: Job, spec: TrainingJob, rank: Rank, order: SequenceOrder, batches: Batches, start: int
-) -> float:
+def _run(job: Job, spec: TrainingJob, rank: Rank, schedule: Schedule, batches: Batches, start: int) -> float:
     """All steps from `start`; returns the seconds they took."""
-    config, steps, told = spec.config, order.num_steps, 0.0
+    config, steps, told = spec.config, schedule.end, 0.0
+    tokens = config.global_batch_sequences * batches.sequence_length
+    keep = schedule.leave if config.continuation == "extend" else 0
     began = time.perf_counter()
     for step in range(start, steps):
-        fraction = learning_rate_fraction(
-            step, steps=steps, warmup_fraction=config.warmup_fraction, min_lr_fraction=config.min_lr_fraction
-        )
-        rate = config.learning_rate * fraction
-        tokens = order.global_batch * batches.sequence_length
+        rate = config.learning_rate * schedule.fraction(step)
         loss, norm = _step(spec, rank, batches, step, rate)
         if not math.isfinite(loss):
             raise DaptError(
@@ -206,8 +203,8 @@ def _run(
         if rank.leads and (last or now - told > _EMIT_S):
             told, speed = now, (step + 1 - start) * tokens / (now - began)
             job.emit({"step": step + 1, "steps": steps, "loss": loss, "tokens_per_s": round(speed, 1)})
-        if last or (step + 1) % config.checkpoint_every == 0:
-            _checkpoint(job.folder, rank, step + 1)
+        if last or step + 1 == keep or (step + 1) % config.checkpoint_every == 0:
+            _checkpoint(job.folder, rank, step + 1, keep)
     return time.perf_counter() - began
 
 
@@ -231,12 +228,12 @@ def _step(
     return total.item() / (micro_steps * rank.count), None if norm is None else float(norm)
 
 
-def _checkpoint(work: Path, rank: Rank, step: int) -> None:
+def _checkpoint(work: Path, rank: Rank, step: int, keep: int) -> None:
     writing = begin(work, step) if rank.leads else None
     save_state(rank.engine, writing)
     if writing is not None:
         write_curve(writing, rank.curve)
-        commit(writing, step, {"ranks": rank.count, "micro_batch": rank.micro_batch})
+        commit(writing, step, {"ranks": rank.count, "micro_batch": rank.micro_batch}, keep=keep)
         logger.info("checkpoint at step %d", step)
     dist.barrier()
 

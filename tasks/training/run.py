@@ -23,12 +23,14 @@ from tasks.store.manifest import stands
 from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter
 from tasks.training.afar import Sending, fetch_newest, send
-from tasks.training.checkpoint import newest
+from tasks.training.card import model_card
+from tasks.training.checkpoint import link, newest
 from tasks.training.config import STAGE, BaseJob, TrainingConfig, config_of
+from tasks.training.extension import STATE, extended
 from tasks.training.inputs import copy_tokenizer, corpus_borders
 from tasks.training.nodes import job_for, meeting
 from tasks.training.order import SequenceOrder, divide_batch
-from tasks.training.schedule import warmup_steps
+from tasks.training.schedule import Schedule
 from tasks.training.zero import environment
 
 logger = logging.getLogger(__name__)
@@ -61,7 +63,11 @@ def build_training(writer: NodeWriter) -> None:
     divide_batch(config.global_batch_sequences, ranks, config.micro_batch)
     clear_finished_work(store)
     work, sent = work_folder(store, node.fingerprint), checkpoints_of(node.fingerprint)
-    checkpoint = newest(work) if store.local is not None else fetch_newest(store, sent, work)
+    schedule = Schedule.of(config, borders)
+    keep = schedule.leave if config.continuation == "extend" else 0
+    checkpoint = newest(work) if store.local is not None else fetch_newest(store, sent, work, keep=keep)
+    if checkpoint is None and "previous" in node.reads:
+        checkpoint = extended(store, node, work, schedule.begin)
     if checkpoint:
         logger.info("training goes on from step %d of %d", checkpoint.step, order.num_steps)
         if nodes > 1 and store.local is None:
@@ -72,7 +78,7 @@ def build_training(writer: NodeWriter) -> None:
     )
     with (
         held_gpus(ranks // nodes) as gpus,
-        Sending(store, sent, work),
+        Sending(store, sent, work, keep=keep),
         meeting(store, node, writer.how, checkpoint, Settings().rendezvous) as rendezvous,
     ):
         result = launch(
@@ -91,7 +97,11 @@ def build_training(writer: NodeWriter) -> None:
             ),
         )
     copy_tokenizer(tokenizer, work / "model")
-    _record(writer, config, order, sequence_length, result)
+    card = model_card(node, config, schedule, sequence_length, result)
+    (work / "model" / "README.md").write_text(card)
+    if keep:
+        link(work / f"step-{keep}", work / "model" / STATE / f"step-{keep}")
+    _record(writer, config, order, schedule, sequence_length, result)
     writer.folder_of(work / "model")
 
 
@@ -120,18 +130,24 @@ def _environment(ranks: int) -> dict[str, str]:
 
 
 def _record(
-    writer: NodeWriter, config: TrainingConfig, order: SequenceOrder, sequence_length: int, result: JSON
+    writer: NodeWriter,
+    config: TrainingConfig,
+    order: SequenceOrder,
+    schedule: Schedule,
+    sequence_length: int,
+    result: JSON,
 ) -> None:
     """What the manifest tells of a training; the whole curve goes into a file."""
     curve = result["curve"]
     steps, a_step = order.num_steps, order.global_batch * sequence_length
-    writer.tokens = steps * a_step
+    writer.tokens = (steps - schedule.begin) * a_step
     now = (steps - result["from_step"]) * a_step
     writer.details = {
         "steps": steps,
         "sequences_left_out": order.left_out,
         "schedule": config.schedule,
-        "warmup_steps": warmup_steps(steps, config.warmup_fraction),
+        "warmup_steps": schedule.warmup,
+        "extends_from_step": schedule.begin,
         "first_loss": curve[0][2],
         "final_loss": curve[-1][2],
         "curve": {"columns": CURVE_COLUMNS, "rows": thinned(curve, _CURVE_POINTS)},

@@ -54,7 +54,11 @@ def told(world: World, *overrides: str) -> list[str]:
             "training.learning_rate",
             "input should be a finite number (found inf)",
         ),
-        ("training.schedule=wsd", "training.schedule", "input should be 'cosine' (found 'wsd')"),
+        (
+            "training.schedule=linear",
+            "training.schedule",
+            "input should be 'cosine', 'wsd' or 'infinite' (found 'linear')",
+        ),
         ("training.zero_stage=5", "training.zero_stage", "input should be 0, 1, 2 or 3 (found 5)"),
         ("seed=-1", "seed", "input should be greater than or equal to 0 (found -1)"),
         (

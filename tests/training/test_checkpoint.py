@@ -5,11 +5,11 @@ import pytest
 from tasks.training.checkpoint import Checkpoint, begin, commit, newest, write_curve
 
 
-def make(work: Path, step: int) -> Checkpoint:
+def make(work: Path, step: int, *, keep: int = 0) -> Checkpoint:
     writing = begin(work, step)
     (writing / "weights.safetensors").write_bytes(b"weights" * step)
     write_curve(writing, [[float(step), 1.0, 2.0, 3.0, None]])
-    return commit(writing, step, {"ranks": 2})
+    return commit(writing, step, {"ranks": 2}, keep=keep)
 
 
 def test_the_newest_is_found_and_two_are_kept(tmp_path: Path) -> None:
@@ -21,6 +21,12 @@ def test_the_newest_is_found_and_two_are_kept(tmp_path: Path) -> None:
     assert (found.step, found.curve()) == (10, [[10.0, 1.0, 2.0, 3.0, None]])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-10", "step-9"]
     assert Checkpoint.at(found.folder) == found
+
+
+def test_the_one_that_is_gone_on_from_stays(tmp_path: Path) -> None:
+    for step in (7, 8, 9, 10):
+        make(tmp_path, step, keep=7)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-10", "step-7", "step-9"]
 
 
 @pytest.mark.parametrize("harm", ["cut short", "half a file", "other bytes", "no file", "half a manifest"])

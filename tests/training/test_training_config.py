@@ -54,8 +54,11 @@ def test_a_base_is_known_by_seed_model_and_tokenizer() -> None:
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"schedule": "wsd"}, "cosine"),
-        ({"continuation": "extend"}, "restart"),
+        ({"schedule": "linear"}, "cosine.*wsd"),
+        ({"continuation": "extend", "epochs": 2}, "epochs=2.*in another order"),
+        ({"schedule": "wsd", "warmup_fraction": 0.5, "anneal_fraction": 0.6}, "more than all steps"),
+        ({"schedule": "infinite", "warmup_fraction": 0.5, "cooldown_fraction": 0.5}, "more than all steps"),
+        ({"schedule": "infinite", "min_lr_fraction": 0}, "never gets there"),
         ({"zero_stage": 0}, "bf16.*drifts.*zero_stage=1"),
         ({"zero_stage": 2, "offload": "all"}, "needs zero_stage=3"),
         ({"zero_stage": 0, "precision": "fp32", "offload": "optimizer"}, "needs zero_stage 1 to 3"),

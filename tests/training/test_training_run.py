@@ -17,7 +17,7 @@ from tasks.store.paths import Store
 from tasks.training.config import Files
 from tasks.training.order import SequenceOrder
 from tasks.training.run import clear_finished_work
-from tasks.training.schedule import learning_rate_fraction
+from tasks.training.schedule import Schedule
 from tests.training.trial import BATCH, MILESTONES, SEED, Calm, Trial, killed_after, undisturbed
 
 pytestmark = pytest.mark.train
@@ -27,6 +27,7 @@ pytestmark = pytest.mark.train
 def reference(plain: Trial) -> tuple[list[float], dict[str, torch.Tensor]]:
     """The same training as a plain PyTorch loop: losses, and weights at the end."""
     _, config = plain.node()
+    schedule = Schedule.of(config, MILESTONES)
     model = AutoModelForCausalLM.from_pretrained(plain.store.address(plain.base.path))
     order = SequenceOrder(seed=SEED, borders=MILESTONES, global_batch=BATCH, window=100_000)
     optimizer = torch.optim.AdamW(
@@ -39,11 +40,8 @@ def reference(plain: Trial) -> tuple[list[float], dict[str, torch.Tensor]]:
     losses = []
     with PackedCorpus(plain.store, plain.corpora[-1].path) as corpus:
         for step in range(order.num_steps):
-            fraction = learning_rate_fraction(
-                step, steps=order.num_steps, warmup_fraction=0.1, min_lr_fraction=0.1
-            )
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * fraction
+                group["lr"] = config.learning_rate * schedule.fraction(step)
             ids = torch.from_numpy(corpus.rows(order.batch_rows(step)).astype(np.int64))
             loss = model(input_ids=ids, labels=ids).loss
             loss.backward()
