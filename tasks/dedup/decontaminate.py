@@ -1,7 +1,7 @@
 """Which documents share 13 words in a row with an item of a benchmark.
 
 In: the documents of a shard that the filter kept, the texts of the items that the evaluation asks. Out: a row
-a document that shares any. Words are those of the signatures (`tasks.dedup.minhash`): case, punctuation and
+a document that shares any. Words are those of the signatures (`tasks.dedup.words`): case, punctuation and
 spacing hide no item. One of fewer than 13 words has no 13-gram and cannot be found: 904 of 34,007 in the
 paper's seven benchmarks, told in `details`.
 
@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from tasks.dedup.documents import kept_documents
 from tasks.dedup.exact import buffers
-from tasks.dedup.minhash import GOLDEN, next_word
+from tasks.dedup.minhash import GOLDEN
+from tasks.dedup.words import BLOCK_WORDS, START, read_words, room
 from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter, read_table
 from tasks.text.hashing import find_or_add, fmix64, table_size
@@ -161,23 +162,25 @@ def _roll(
 ) -> int:
     """A shingle's sum of word hashes by powers of an odd number, moved on by a word at a time."""
     ring, of_oldest, total = np.zeros(NGRAM, np.uint64), np.uint64(1), 0
+    state, letters = room()
+    words = np.empty(BLOCK_WORDS, np.uint64)
     for _ in range(NGRAM):
         of_oldest *= GOLDEN
     for doc in range(len(offsets) - 1):
-        at, end, rolled, words, place = offsets[doc], offsets[doc + 1], np.uint64(0), 0, 0
+        at, end, rolled, read, place = offsets[doc], offsets[doc + 1], np.uint64(0), 0, 0
         ring[:] = 0
+        state[:] = START
         while at < end:
-            at, found, word = next_word(data, at, end)
-            if not found:
-                break
-            rolled = np.uint64((rolled - ring[place] * of_oldest + word) * GOLDEN)
-            ring[place] = word
-            place = place + 1 if place < NGRAM - 1 else 0
-            words += 1
-            if words >= NGRAM:
-                hashes[total] = fmix64(rolled)
-                total += 1
-        counts[doc] = max(0, words - NGRAM + 1)
+            at, held = read_words(data, at, end, state, letters, words, 0)
+            for word in words[:held]:
+                rolled = np.uint64((rolled - ring[place] * of_oldest + word) * GOLDEN)
+                ring[place] = word
+                place = place + 1 if place < NGRAM - 1 else 0
+                read += 1
+                if read >= NGRAM:
+                    hashes[total] = fmix64(rolled)
+                    total += 1
+        counts[doc] = max(0, read - NGRAM + 1)
     return total
 
 
