@@ -26,7 +26,7 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a node is made of, from what, and what was counted on the way.
 
-    A `msgspec.Struct`: a plan of 10,000 shards reads 60,000 of these, six times as fast as pydantic does.
+    A `msgspec.Struct`: a plan of 10,000 shards reads 60,000 of these, in less than half of pydantic's time.
     """
 
     stage: str
