@@ -1,6 +1,5 @@
 """Every metric of the filter equals its plain version, on made and on real text."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,6 @@ from tasks.filtering.repetition import measure_repetition
 from tasks.text.columns import text_buffers
 from tests.oracles.quality import length, quality
 from tests.oracles.repetition import repetition
-
-DATA = Path(os.environ.get("DAPT_TEST_DATA", Path(__file__).parents[2] / "../shared/data"))
 
 # Few different pieces, so that words, lines and paragraphs repeat; every kind of break, space and width.
 PIECES = [
@@ -115,16 +112,14 @@ def test_a_large_document_takes_linear_time(text: str) -> None:
 
 @pytest.mark.parametrize("folder", ["edu", "general", "near_duplicates"])
 @pytest.mark.slow
-def test_metrics_equal_the_plain_version_on_real_text(folder: str) -> None:
-    if not DATA.is_dir():
-        pytest.skip("../shared/data is not here")
-    files = sorted((DATA / folder).glob("*.parquet"))
+def test_metrics_equal_the_plain_version_on_real_text(folder: str, data_folder: Path) -> None:
+    files = sorted((data_folder / folder).glob("*.parquet"))
     documents = [text for file in files for text in pq.read_table(file)["text"].to_pylist()[::150]]
     assert_equals_the_plain_version([text for text in documents if len(text) < 20_000])
 
 
-def test_metrics_equal_the_plain_version_on_hard_cases() -> None:
-    if not DATA.is_dir():
-        pytest.skip("../shared/data is not here")
-    documents = pq.read_table(DATA / "hard_cases.parquet", columns=["text"])["text"].drop_null().to_pylist()
+def test_metrics_equal_the_plain_version_on_hard_cases(data_folder: Path) -> None:
+    documents = (
+        pq.read_table(data_folder / "hard_cases.parquet", columns=["text"])["text"].drop_null().to_pylist()
+    )
     assert_equals_the_plain_version([text for text in documents if len(text) < 20_000])
