@@ -14,16 +14,12 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
-import httpx2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import close_session, constants
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tasks.download import transfer
 from tasks.download.config import STAGE, Range, ReadConfig, SourceConfig, SourceFile, SourceShard, node
@@ -31,7 +27,7 @@ from tasks.download.cutting import cut
 from tasks.download.digests import DigestMemory
 from tasks.download.remote import GAP_BYTES, PIECE_BYTES, HubFile, column_spans
 from tasks.download.shard import build_download
-from tasks.download.spool import Span, Spool, joined, missing
+from tasks.download.spool import Span
 from tasks.download.stream import Tally, iter_documents
 from tasks.store.errors import ResourceError, SourceError, TransientError
 from tasks.store.paths import Store
@@ -112,22 +108,6 @@ def spans(asked: list[Asked]) -> list[Span]:
     return [(one.start, one.start + one.sent) for one in asked if one.start is not None]
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40))),
-    st.tuples(st.integers(0, 40), st.integers(0, 40)),
-)
-def test_spans_are_as_sets_of_bytes(given: list[Span], asked: Span) -> None:
-    have = joined(given)
-    bytes_had = {byte for start, end in given for byte in range(start, end)}
-    assert {byte for start, end in have for byte in range(start, end)} == bytes_had
-    assert all(left[1] < right[0] for left, right in pairwise(have))
-    gaps = missing(have, *asked)
-    assert sorted(byte for start, end in gaps for byte in range(start, end)) == sorted(
-        set(range(*asked)) - bytes_had
-    )
-    assert gaps == joined(gaps)
-
-
 def test_a_full_disk_is_told(hub: HubServer, tmp_path: Path) -> None:
     file = listed(hub)
     with HubFile(file.address, file.digest, file.bytes, tmp_path) as source:
@@ -136,25 +116,6 @@ def test_a_full_disk_is_told(hub: HubServer, tmp_path: Path) -> None:
         os.close(full)
         with pytest.raises(ResourceError, match="No space left on device; free some"):
             source.read(10)
-
-
-def test_a_spool_has_what_it_was_given_after_any_death_and_damage(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, "digest", 100)
-    spool.take(10, b"a" * 10)
-    spool.take(50, b"b" * 10)
-    spool.close()
-    with next(tmp_path.glob("*.have")).open("a") as journal:
-        journal.write("70 80 12345\n60 6")  # bytes that never reached the disk; a line cut off
-    with next(tmp_path.glob("*.bytes")).open("r+b") as data:
-        data.seek(15)
-        data.write(b"x")
-    again = Spool(tmp_path, "digest", 100)
-    assert again.missing(0, 100) == [(0, 50), (60, 100)]
-    assert again.read(50, 60) == b"b" * 10
-    again.close()
-    other = Spool(tmp_path, "another digest", 100)
-    assert other.missing(0, 100) == [(0, 100)]
-    other.close()
 
 
 def test_only_the_columns_and_row_groups_wanted_are_fetched(hub: HubServer, tmp_path: Path) -> None:
@@ -239,22 +200,6 @@ def test_a_host_is_asked_again_when_it_said(hub: HubServer, tmp_path: Path) -> N
         assert source.read() == b"data"
     first, second = hub.blobs_asked()
     assert second.at_s - first.at_s >= 1
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"retry-after": "7"}, 7),
-        ({"retry-after": "7000"}, transfer.MOST_WAIT_S),
-        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
-        ({"retry-after": "soon"}, 0),
-        ({"ratelimit": '"resolvers";r=0;t=55'}, 55),
-        ({"ratelimit": '"resolvers";r=4;t=55'}, 0),
-        ({}, 0),
-    ],
-)
-def test_how_long_a_host_asks_to_wait(headers: dict[str, str], seconds: float) -> None:
-    assert transfer._asked_wait(httpx2.Headers(headers)) == seconds
 
 
 def test_a_network_that_stays_away_is_worth_another_try_that_fetches_the_rest(
