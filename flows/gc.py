@@ -222,16 +222,21 @@ def _node_folders(store: Store) -> Iterator[tuple[str, dict[str, int]]]:
 
 
 def _nodes(store: Store, folders: dict[str, dict[str, int]], kept: _Kept) -> Iterator[_Removal]:
-    """Nodes that nobody reaches, half-made ones, and what a maker left in those that stay."""
+    """Nodes that nobody reaches, half-made ones, and what a maker left in those that stay.
+
+    Beside a live run the listing may be older than what a maker has finished since: what looks half-made
+    stays, and so does what looks like a leftover.
+    """
+    alone = kept.since is None
     for folder, files in folders.items():
         whole = f"{folder}/{NAME}" in files
         if _is_made(store, folder, files):
             continue
-        if not whole and (kept.since is None or not _only_locks(files)):
-            yield _Removal(folder, sum(files.values()), "half-made")
-        elif whole and folder not in kept.paths and not _is_recent(store, folder, kept):
+        if whole and folder not in kept.paths and not _is_recent(store, folder, kept):
             yield _Removal(folder, sum(files.values()), folder.split("/")[0])
-        elif whole:
+        elif alone and not whole:
+            yield _Removal(folder, sum(files.values()), "half-made")
+        elif alone:
             marked = {path: size for path, size in files.items() if TEMPORARY in path}
             yield from (_Removal(path, size, "temporary") for path, size in marked.items())
 
@@ -239,11 +244,6 @@ def _nodes(store: Store, folders: dict[str, dict[str, int]], kept: _Kept) -> Ite
 def _is_made(store: Store, folder: str, files: Iterable[str]) -> bool:
     """Whether somebody makes a node; where there is no lock at all nothing is asked for, it may be far."""
     return any(f"{folder}/{name}" in files for name in (".lock", ".lease")) and is_locked(store, folder)
-
-
-def _only_locks(files: Iterable[str]) -> bool:
-    """Whether somebody may just be about to make this."""
-    return all(path.endswith("/.lock") for path in files)
 
 
 def _is_recent(store: Store, folder: str, kept: _Kept) -> bool:

@@ -221,6 +221,18 @@ def test_a_node_that_somebody_makes_keeps_all_nodes(two: World) -> None:
     assert manifests(two) == before
 
 
+def test_beside_a_live_run_what_looks_half_made_stays(standing: World) -> None:
+    """Its maker may have written the manifest after the store was listed."""
+    store = Store(str(standing.store))
+    store.write("packing/ab/abcd/data.parquet", b"half")
+    left = f"{standing.resolve().chains['domain'].shards[0].nodes['dedup'].path}/data.parquet.tmp-1-aa"
+    store.write(left, b"left")
+    with using(store, "tiny"):
+        assert gc(standing)[0]["removed"] == []
+    gone = {str(Path(entry["path"]).relative_to(standing.store)) for entry in gc(standing)[0]["removed"]}
+    assert gone == {"packing/ab/abcd", left}
+
+
 def test_stopped_anywhere_no_node_looks_whole_that_is_not(
     two: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
