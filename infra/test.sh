@@ -84,22 +84,22 @@ same_checkout() {
   [[ "$after" == "$before" ]] || { diff <(echo "$before") <(echo "$after"); return 1; }
 }
 
-# What lints, types and looks, the flows on a server of their own, and what a user does first.
+# What lints, types and looks, the flows on servers of their own, and what a user does first.
 first_track() {
   step "lint and unit lane" "$ROOT/.ci/fast"
   step "types" mypy
   step "slow lane" pytest -q -m "slow and not flow and not train and not gpu"
-  step "flow lane" pytest -q -m "flow and not train and not gpu" --ignore tests/deployments --ignore tests/infra
+  step "flow lane" pytest -q -m "flow and not train and not gpu" --ignore tests/deployments
   step "cluster lane" cluster_lane
   step "wheel" check_wheel
   step "quickstart" env DAPT_STORE="$scratch/store" bash "$ROOT/infra/quickstart.sh"
   step "plan of every recipe" plan_recipes
 }
 
-# What trains, and what waits for a team's server and workers.
+# What trains, and what waits for a team's workers.
 second_track() {
   step "train lane" pytest -q -m "train and not gpu"
-  step "team lane" pytest -q -m "flow and not train and not gpu" tests/deployments tests/infra
+  step "team lane" pytest -q -m "flow and not train and not gpu" tests/deployments
 }
 
 install_databases
