@@ -20,7 +20,7 @@ from flows.budget import variable_of, written
 from flows.gpu import evaluate_model, train_model
 from flows.pool import SETTLED
 from flows.recipe import Recipe
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 
 CPU = "cpu"
 """The pool whose workers prepare data and lead the runs."""

@@ -21,7 +21,7 @@ from flows.terminal import (
     stdout_for_json,
     told_as_json,
 )
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.paths import Store
 
 

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from deployments.catalog import Item
 from flows.budget import milestones_of
-from tasks.store.config import JSON
 from tasks.store.errors import DaptError
+from tasks.store.json import JSON
 
 _PLACES = {"work pool": "/work_pools/", "variable": "/variables/", "deployment": "/deployments/"}
 

@@ -22,8 +22,8 @@ from flows.secrets import provide_secrets
 from flows.server import remember_run
 from flows.shown import show_report, tags_of
 from tasks.settings import Settings
-from tasks.store.config import JSON
 from tasks.store.errors import DaptError
+from tasks.store.json import JSON
 from tasks.store.use import using
 from tasks.training.run import clear_finished_work
 

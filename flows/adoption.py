@@ -31,8 +31,8 @@ from tasks.packing.adopted import pack_adopted
 from tasks.packing.config import AdoptedConfig, PackingConfig, adopted_node
 from tasks.runtime.progress import Progress, tell
 from tasks.settings import Settings
-from tasks.store.config import JSON
 from tasks.store.errors import DaptError, RecipeError, ShardsFailed, SourceError
+from tasks.store.json import JSON
 from tasks.store.lock import locked
 from tasks.store.manifest import Manifest
 from tasks.store.masking import SECRETS, credential_in

@@ -27,7 +27,7 @@ from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Crashed
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.paths import Store
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 
 logger = logging.getLogger(__name__)
 

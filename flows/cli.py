@@ -55,8 +55,8 @@ from flows.terminal import (
     without_collector,
 )
 from tasks.download.tokens import TokenSource
-from tasks.store.config import JSON
 from tasks.store.errors import DaptError
+from tasks.store.json import JSON
 from tasks.store.paths import Store
 from tasks.store.shard import require_disk
 from tasks.store.use import using

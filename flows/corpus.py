@@ -38,8 +38,8 @@ from tasks.packing.task import commit_corpus, pack_shard
 from tasks.policy import THREADS, NodeTask, node_task
 from tasks.runtime.progress import Progress, tell
 from tasks.settings import Settings
-from tasks.store.config import JSON
 from tasks.store.errors import BudgetError, DaptError, ResourceError, ShardsFailed, StoreDamaged
+from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, stands
 from tasks.store.tokens import format_tokens
 from tasks.tokenization.task import make_tokenizer, tokenize_shard

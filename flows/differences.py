@@ -6,7 +6,7 @@ import pyarrow as pa
 from flows.milestones import BITS
 from flows.resolve import Resolved
 from tasks.evaluation.statistics import Difference, paired_accuracy, paired_bits_per_byte
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.manifest import stands
 from tasks.store.node import Node
 from tasks.store.shard import read_table

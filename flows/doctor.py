@@ -19,8 +19,8 @@ from flows.plan import make_plan
 from flows.recipe import Recipe
 from flows.resolve import resolve
 from tasks.settings import Settings
-from tasks.store.config import JSON
 from tasks.store.errors import DaptError
+from tasks.store.json import JSON
 
 LIMIT_S = 120.0
 """It takes 4 s on two idle cores; torch from a cold disk, on a machine at work, takes most of a minute."""

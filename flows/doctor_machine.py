@@ -24,8 +24,8 @@ import tasks.text.kernel
 from flows.doctor_check import Check
 from flows.recipe import Recipe
 from tasks.settings import Settings
-from tasks.store.config import JSON
 from tasks.store.errors import RecipeError
+from tasks.store.json import JSON
 from tasks.training.order import divide_batch
 
 PACKAGE = "daptflow"

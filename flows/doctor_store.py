@@ -18,8 +18,8 @@ from huggingface_hub import constants
 from flows.doctor_check import Check, ask_all
 from flows.doctor_machine import gigabytes
 from tasks.settings import Settings
-from tasks.store.config import JSON
 from tasks.store.errors import ResourceError
+from tasks.store.json import JSON
 from tasks.store.paths import TEMPORARY, Store, replace_durably
 
 LITTLE_BYTES = 2_000_000_000

@@ -27,8 +27,8 @@ from flows.recipe import Recipe, load_recipe
 from flows.record import read_records
 from flows.resolve import resolve
 from tasks.settings import Settings
-from tasks.store.config import JSON
 from tasks.store.errors import DaptError
+from tasks.store.json import JSON
 from tasks.store.lock import is_locked
 from tasks.store.manifest import NAME, read_manifest
 from tasks.store.paths import TEMPORARY, Store

@@ -29,8 +29,8 @@ from tasks.evaluation.task import evaluate_benchmark, evaluate_held_out
 from tasks.policy import THREADS, NodeTask
 from tasks.runtime.progress import Progress, tell
 from tasks.settings import Settings
-from tasks.store.config import JSON
 from tasks.store.errors import DaptError, ShardsFailed
+from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, stands
 from tasks.store.node import Node
 from tasks.store.paths import Store

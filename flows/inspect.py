@@ -18,9 +18,9 @@ from flows.milestones import tokenizer_node
 from flows.outcome import nodes_of, walks_of
 from flows.record import read_records
 from flows.resolve import Resolved
-from tasks.store.config import JSON
 from tasks.store.errors import DaptError
 from tasks.store.failure import failure_path, read_failure
+from tasks.store.json import JSON
 from tasks.store.manifest import NAME, set_aside, stands, why_damaged
 from tasks.store.node import Node
 from tasks.store.paths import Store

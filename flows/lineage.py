@@ -16,8 +16,8 @@ from rich.console import Console
 
 from flows.gc import STAGES
 from tasks.download.addresses import id_prefix
-from tasks.store.config import JSON
 from tasks.store.errors import RecipeError, StoreDamaged
+from tasks.store.json import JSON
 from tasks.store.manifest import NAME, Manifest, read_manifest
 from tasks.store.packed import PackedCorpus
 from tasks.store.paths import Store

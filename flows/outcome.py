@@ -14,7 +14,7 @@ from flows.milestones import (
 )
 from flows.record import write_record
 from flows.resolve import Resolved
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, stands
 from tasks.store.node import Node
 

@@ -24,8 +24,8 @@ from flows.outcome import reaches, walks_of
 from flows.reasons import Reasons
 from flows.resolve import Resolved
 from flows.standing import standing
-from tasks.store.config import JSON
 from tasks.store.fingerprint import source_hash
+from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, stands
 from tasks.store.node import Node
 from tasks.store.tokens import format_tokens

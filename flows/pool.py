@@ -29,9 +29,9 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from prefect.states import Scheduled
 
 from flows.server import remember
-from tasks.store.config import JSON
 from tasks.store.errors import DaptError
 from tasks.store.failure import read_failure
+from tasks.store.json import JSON
 from tasks.store.manifest import stands
 from tasks.store.node import Node
 from tasks.store.paths import Store

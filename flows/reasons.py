@@ -2,8 +2,8 @@
 
 from flows.recipe import Recipe
 from flows.record import Record
-from tasks.store.config import JSON
 from tasks.store.failure import read_failure
+from tasks.store.json import JSON
 from tasks.store.manifest import NAME, why_damaged
 from tasks.store.node import Node
 from tasks.store.paths import Store

@@ -17,9 +17,10 @@ from tasks.download.config import SourceConfig
 from tasks.evaluation.config import EvaluationConfig
 from tasks.filtering.config import FilteringConfig
 from tasks.packing.config import PackingConfig
-from tasks.store.config import JSON, StageConfig
+from tasks.store.config import StageConfig
 from tasks.store.errors import RecipeError
 from tasks.store.fingerprint import canonical_json, combined_digest
+from tasks.store.json import JSON
 from tasks.store.masking import SECRETS, credential_in
 from tasks.store.tokens import Tokens, format_tokens
 from tasks.tokenization.config import TokenizationConfig

@@ -29,9 +29,9 @@ from flows.shown import show_report, tags_of
 from tasks.download.config import SourceConfig
 from tasks.report.task import write_report
 from tasks.settings import Settings
-from tasks.store.config import JSON
 from tasks.store.errors import DaptError
 from tasks.store.fingerprint import source_hash
+from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, read_manifest, stands
 from tasks.store.node import Node
 from tasks.store.tokens import format_tokens

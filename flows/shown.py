@@ -19,7 +19,7 @@ from flows.resolve import Resolved
 from flows.tally import Tally
 from tasks.report.figures import draw_loss, image_address
 from tasks.runtime.progress import Progress, listening
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, stands
 from tasks.store.paths import Store
 from tasks.store.tokens import parse_tokens

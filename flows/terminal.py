@@ -20,8 +20,8 @@ from flows.resolve import Resolved, resolve
 from tasks.runtime.late import Late
 from tasks.runtime.logs import OUTPUT
 from tasks.settings import Settings
-from tasks.store.config import JSON
 from tasks.store.errors import DaptError, RecipeError
+from tasks.store.json import JSON
 from tasks.store.masking import mask_logs
 
 if TYPE_CHECKING:

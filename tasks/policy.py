@@ -21,8 +21,8 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
 from tasks.settings import MAX_WORKERS, Settings
-from tasks.store.config import JSON
 from tasks.store.errors import DaptError, TransientError
+from tasks.store.json import JSON
 from tasks.store.masking import mask_logs, masked
 from tasks.store.node import Node
 from tasks.store.paths import Store

@@ -11,7 +11,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.store.config import JSON, StageConfig
+from tasks.store.config import StageConfig
+from tasks.store.json import JSON
 from tasks.store.node import Node
 
 STAGE = "dedup"

@@ -13,7 +13,8 @@ import msgspec
 from pydantic import model_validator
 
 from tasks.download.where import canonical, parse
-from tasks.store.config import JSON, StageConfig
+from tasks.store.config import StageConfig
+from tasks.store.json import JSON
 from tasks.store.node import Node
 from tasks.store.tokens import Bytes
 

@@ -14,7 +14,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from tasks.store.config import JSON, StageConfig
+from tasks.store.config import StageConfig
+from tasks.store.json import JSON
 from tasks.store.node import Node
 
 STAGE = "evaluation"

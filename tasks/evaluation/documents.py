@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.evaluation.tables import SLICE_DOCUMENTS
-from tasks.store.config import JSON
 from tasks.store.errors import StoreDamaged
+from tasks.store.json import JSON
 from tasks.store.paths import Store
 from tasks.store.shard import iter_batches, read_table
 

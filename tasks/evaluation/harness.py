@@ -39,8 +39,8 @@ from tasks.evaluation.model import Loaded, load
 from tasks.evaluation.names import FOLDERS, definitions
 from tasks.evaluation.tables import BENCHMARK_ITEMS, ITEMS
 from tasks.runtime.job import Job
-from tasks.store.config import JSON
 from tasks.store.errors import RecipeError, SourceError, TransientError
+from tasks.store.json import JSON
 
 _CPU_BATCH = 8
 """Prompts at once on a CPU, where lm-eval's search for the largest batch ends with the kernel killing it."""

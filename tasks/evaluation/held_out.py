@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from tasks.evaluation.model import Loaded, load
 from tasks.evaluation.tables import DOCUMENTS, HELD_OUT_ITEMS, ITEMS
 from tasks.runtime.job import Job
-from tasks.store.config import JSON
 from tasks.store.errors import SourceError
+from tasks.store.json import JSON
 
 _LOGITS_BYTES = {"cpu": 2**27, "cuda": 2**31}
 

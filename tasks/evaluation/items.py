@@ -18,7 +18,7 @@ from tasks.evaluation.config import BenchmarkUnit
 from tasks.evaluation.harness import compile_templates_once, load_benchmark, revisions, right_answer
 from tasks.evaluation.tables import BENCHMARK_TEXTS, ITEMS
 from tasks.runtime.job import Job
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 
 
 def run(job: Job) -> None:

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.llama.configuration_llama import LlamaConfig
 
-from tasks.store.config import JSON
 from tasks.store.errors import SourceError
+from tasks.store.json import JSON
 from tasks.store.models import read_json
 
 _OF_MOBILELLM = ("auto_map", "model_type", "architectures", "share_embedding", "layer_sharing")

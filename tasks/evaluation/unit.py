@@ -29,7 +29,6 @@ from tasks.evaluation.tables import (
 from tasks.runtime.gpus import held_gpus
 from tasks.runtime.launch import launch
 from tasks.settings import Settings
-from tasks.store.config import JSON
 from tasks.store.errors import (
     DaptError,
     RecipeError,
@@ -38,6 +37,7 @@ from tasks.store.errors import (
     TransientError,
 )
 from tasks.store.folders import local_folder
+from tasks.store.json import JSON
 from tasks.store.shard import NodeWriter
 
 _RAISED = {kind.__name__: kind for kind in (RecipeError, SourceError, TransientError, ResourceError)}

@@ -5,8 +5,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.store.config import JSON, StageConfig, identity_of
+from tasks.store.config import StageConfig, identity_of
 from tasks.store.errors import BudgetError
+from tasks.store.json import JSON
 from tasks.store.node import Node
 
 STAGE = "packing"

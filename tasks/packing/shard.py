@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from tasks.packing.config import PackingConfig
 from tasks.packing.sequences import Packer, Rows
-from tasks.store.config import JSON
 from tasks.store.errors import StoreDamaged
+from tasks.store.json import JSON
 from tasks.store.manifest import read_manifest
 from tasks.store.shard import NodeWriter, iter_batches
 

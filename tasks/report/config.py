@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.node import Node
 
 STAGE = "report"

@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from tasks.report.config import BITS, Corpus, ReportFacts, StageFacts
 from tasks.report.numbers import count_text
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.tokens import format_tokens
 
 MAX_POINTS = 400

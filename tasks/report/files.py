@@ -12,7 +12,7 @@ from tasks.report.figures import draw
 from tasks.report.page import Report, about, render_html, render_markdown
 from tasks.report.tables import make_tables
 from tasks.report.verdict import judge
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.shard import NodeWriter
 
 

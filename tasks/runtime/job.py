@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.masking import mask_logs
 
 LAUNCHER = "DAPT_LAUNCHER_PID"

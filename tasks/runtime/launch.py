@@ -20,8 +20,8 @@ from pathlib import Path
 from tasks.runtime.job import LAUNCHER, die_with_parent
 from tasks.runtime.logs import Forwarder
 from tasks.runtime.rendezvous import Rendezvous
-from tasks.store.config import JSON
 from tasks.store.errors import JobError
+from tasks.store.json import JSON
 
 logger = logging.getLogger(__name__)
 

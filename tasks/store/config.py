@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-JSON = dict[str, Any]
+from tasks.store.json import JSON
 
 
 def how(default: Any, **constraints: Any) -> Any:

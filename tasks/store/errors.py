@@ -13,7 +13,7 @@ DaptError                exit 1   what a user can act on; the command line print
 Rooms raise, flows collect, `flows/cli.py` turns into an exit code. `assert` is for our own mistakes.
 """
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.masking import masked
 
 

@@ -4,8 +4,8 @@ import contextlib
 import datetime
 import json
 
-from tasks.store.config import JSON
 from tasks.store.errors import DaptError, JobError
+from tasks.store.json import JSON
 from tasks.store.masking import masked
 from tasks.store.node import Node
 from tasks.store.paths import Store

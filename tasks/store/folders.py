@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tasks.store.config import JSON
 from tasks.store.errors import SourceError, StoreDamaged
+from tasks.store.json import JSON
 from tasks.store.manifest import read_manifest, require_whole
 from tasks.store.models import resolve_model
 from tasks.store.paths import Store

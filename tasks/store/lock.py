@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.paths import Store
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from typing import Self
 
 import msgspec
 
-from tasks.store.config import JSON
 from tasks.store.errors import StoreDamaged
+from tasks.store.json import JSON
 from tasks.store.paths import Store, temporary_name
 
 NAME = "manifest.json"

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import huggingface_hub as hub
 
 from tasks.runtime.late import Late
-from tasks.store.config import JSON
 from tasks.store.errors import RecipeError, SourceError, TransientError
 from tasks.store.fingerprint import combined_digest
+from tasks.store.json import JSON
 
 if TYPE_CHECKING:
     import httpx2

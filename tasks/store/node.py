@@ -5,8 +5,8 @@ from typing import Self
 
 import msgspec
 
-from tasks.store.config import JSON
 from tasks.store.fingerprint import fingerprint
+from tasks.store.json import JSON
 
 
 class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True, kw_only=True):

@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 from tasks.runtime.memory import PeakMemory
 from tasks.runtime.progress import Progress, tell
 from tasks.store.code import code_commit, package_version
-from tasks.store.config import JSON
 from tasks.store.errors import ResourceError, StoreDamaged
 from tasks.store.failure import failure_path, record_failure
 from tasks.store.fingerprint import source_hash
+from tasks.store.json import JSON
 from tasks.store.lock import locked
 from tasks.store.manifest import (
     FileEntry,

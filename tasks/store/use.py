@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Iterator
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.lock import WAIT_S, lease, leased, locked
 from tasks.store.paths import Store
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field, model_validator
 
 from tasks.runtime.late import Late
-from tasks.store.config import JSON, StageConfig, how
+from tasks.store.config import StageConfig, how
 from tasks.store.errors import SourceError
+from tasks.store.json import JSON
 from tasks.store.models import ModelFiles
 from tasks.store.node import Node
 

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.tokenization.regex import BEYOND, SYMBOLS, Joins, Unsupported, joins_of
 
 MARK = "\u2581"

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 
-from tasks.store.config import JSON
 from tasks.store.errors import SourceError
+from tasks.store.json import JSON
 from tasks.store.models import read_json
 from tasks.tokenization import spiece
 from tasks.tokenization.proven import ProvenEncoder

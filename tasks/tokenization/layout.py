@@ -8,7 +8,7 @@ import json
 
 from tokenizers import Tokenizer
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.tokenization.encode import Encoder
 
 _CLASS = "PreTrainedTokenizerFast"

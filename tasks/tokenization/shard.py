@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tasks.store.config import JSON
 from tasks.store.errors import SourceError, StoreDamaged
 from tasks.store.folders import local_folder
+from tasks.store.json import JSON
 from tasks.store.manifest import read_manifest
 from tasks.store.shard import NodeWriter, iter_batches, read_table
 from tasks.text.columns import text_buffers

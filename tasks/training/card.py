@@ -1,6 +1,6 @@
 """The model card: what a saved model is and how to load it, for who finds its folder without the store."""
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.node import Node
 from tasks.training.config import TrainingConfig
 from tasks.training.schedule import Schedule

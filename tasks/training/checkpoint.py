@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.manifest import FileEntry
 from tasks.store.paths import replace_durably
 

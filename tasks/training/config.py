@@ -11,7 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tasks.store.config import JSON, StageConfig, how
+from tasks.store.config import StageConfig, how
+from tasks.store.json import JSON
 from tasks.store.models import ModelFiles
 from tasks.store.node import Node
 

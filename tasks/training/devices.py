@@ -12,7 +12,7 @@ import warnings
 import torch
 import torch.distributed
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 
 
 def look() -> JSON:

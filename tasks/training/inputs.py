@@ -4,8 +4,8 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
-from tasks.store.config import JSON
 from tasks.store.errors import RecipeError, StoreDamaged
+from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, read_manifest
 from tasks.store.models import TOKENIZER_FILES
 from tasks.store.paths import Store

@@ -22,8 +22,8 @@ import torch.distributed as dist
 from transformers import PreTrainedModel
 
 from tasks.runtime.job import Job
-from tasks.store.config import JSON
 from tasks.store.errors import DaptError, ResourceError
+from tasks.store.json import JSON
 from tasks.store.packed import PackedCorpus
 from tasks.store.paths import Store
 from tasks.training.checkpoint import Checkpoint, begin, commit, write_curve

@@ -7,7 +7,7 @@ its logits, their fp32 copy and their gradient. Attention is taken to be of the 
 matrix. Allocator overhead and communication buffers are not in it.
 """
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.training.config import TrainingConfig
 
 PLAIN_HEADS = frozenset({"llama", "mobilellm", "mistral", "qwen2", "qwen3", "smollm3"})

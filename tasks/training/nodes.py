@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 
 from tasks.runtime.rendezvous import Rendezvous
-from tasks.store.config import JSON
 from tasks.store.errors import JobError, ResourceError
 from tasks.store.folders import local_folder
+from tasks.store.json import JSON
 from tasks.store.models import read_json
 from tasks.store.node import Node
 from tasks.store.paths import Store

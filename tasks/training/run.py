@@ -17,8 +17,8 @@ from pathlib import Path
 from tasks.runtime.gpus import held_gpus
 from tasks.runtime.launch import launch
 from tasks.settings import Settings
-from tasks.store.config import JSON
 from tasks.store.folders import local_folder
+from tasks.store.json import JSON
 from tasks.store.manifest import stands
 from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter

@@ -5,7 +5,7 @@ where there is a compiler, an error where there is none), which ZeRO takes only 
 summed in fp32 whatever the precision. Verified with DeepSpeed 0.19.8.
 """
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.training.config import TrainingConfig
 
 

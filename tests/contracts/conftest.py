@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tests.contracts.sources import make_documents, write_base, write_sources
 from tests.contracts.world import LARGE, SMALL, Done, World, corpus_shards, snapshot
 

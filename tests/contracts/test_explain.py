@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tests.contracts.conftest import Grown
 from tests.contracts.world import LARGE, ROOT, SMALL, STAGES, World, nodes_of, snapshot
 

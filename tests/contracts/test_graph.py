@@ -11,7 +11,7 @@ from flows.milestones import base_model, corpus_nodes, evaluation_nodes, milesto
 from flows.recipe import load_recipe
 from flows.resolve import Resolved, resolve
 from tasks.settings import Settings
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.node import Node
 from tests.contracts.world import LARGE, SMALL, World
 

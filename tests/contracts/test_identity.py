@@ -10,7 +10,7 @@ from flows.plan import make_plan
 from flows.recipe import load_recipe
 from flows.resolve import resolve
 from tasks.settings import Settings
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tests.contracts.world import LARGE, SMALL, STAGES, World
 
 Fingerprints = dict[tuple[str, int], str]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.paths import Store
 from tests.contracts.world import World, processes_with
 from tests.services import await_that, object_store

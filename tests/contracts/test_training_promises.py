@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tests.contracts.world import Done, World, processes_with
 
 pytestmark = pytest.mark.train

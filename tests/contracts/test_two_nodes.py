@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.manifest import NAME, read_manifest
 from tasks.store.paths import Store
 from tasks.store.shard import DATA

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tasks.store.config import JSON
 from tasks.store.errors import DaptError
+from tasks.store.json import JSON
 from tasks.store.paths import Store
 from tasks.store.shard import read_table
 

@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.dedup.config import DedupConfig, HeldOutConfig, node, signatures_node
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.node import Node
 
 DOWNLOAD = Node(stage="download", version=1, config={}, inputs={"file": "0" * 64})

@@ -18,7 +18,7 @@ from prefect.variables import Variable
 from deployments.catalog import catalog
 from deployments.deploy import Server
 from flows.budget import variable_of
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tests.flows.commands import Api, await_that
 from tests.flows.world import World
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import pytest
 
 from deployments.catalog import MAX_REVIVALS
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tests.deployments.team import Team, a_team
 from tests.flows.commands import await_that, processes_of
 from tests.flows.world import World, make_world

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from flows.chain import DOMAIN
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.manifest import stands
 from tests.deployments.team import Team
 from tests.flows.commands import await_that, dapt, made

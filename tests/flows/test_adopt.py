@@ -24,8 +24,8 @@ from flows.plan import make_plan
 from flows.resolve import Resolved, resolve
 from tasks.download import tokens
 from tasks.download.tokens import TokenSource
-from tasks.store.config import JSON
 from tasks.store.errors import DaptError, RecipeError, ShardsFailed
+from tasks.store.json import JSON
 from tasks.store.manifest import read_manifest, stands
 from tasks.store.packed import PackedCorpus
 from tasks.store.paths import Store

@@ -18,8 +18,8 @@ from flows.outcome import save_record
 from flows.plan import make_plan
 from flows.resolve import resolve
 from tasks.settings import Settings
-from tasks.store.config import JSON
 from tasks.store.errors import DaptError, RecipeError
+from tasks.store.json import JSON
 from tasks.store.lock import locked
 from tasks.store.manifest import read_manifest, set_aside
 from tasks.store.node import Node

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from flows import inspect
 from flows.outcome import outcome
-from tasks.store.config import JSON
 from tasks.store.errors import DaptError, SourceError
+from tasks.store.json import JSON
 from tasks.store.manifest import stands
 from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter, build_node

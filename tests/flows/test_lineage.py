@@ -19,8 +19,8 @@ from flows.outcome import walks_of
 from flows.resolve import Resolved
 from tasks.download.tokens import TokenSource
 from tasks.store.code import code_commit, package_version
-from tasks.store.config import JSON
 from tasks.store.errors import RecipeError, StoreDamaged
+from tasks.store.json import JSON
 from tasks.store.node import Node
 from tasks.store.packed import PackedCorpus
 from tasks.store.shard import NodeWriter, build_node

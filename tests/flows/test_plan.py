@@ -10,9 +10,9 @@ from rich.console import Console
 
 from flows.plan import make_plan, print_plan
 from flows.record import read_records
-from tasks.store.config import JSON
 from tasks.store.errors import SourceError
 from tasks.store.fingerprint import source_hash
+from tasks.store.json import JSON
 from tasks.store.node import Node
 from tasks.store.shard import NodeWriter, build_node
 from tests.flows.made import make_corpora

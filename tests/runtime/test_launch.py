@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tasks.runtime.launch import launch
-from tasks.store.config import JSON
 from tasks.store.errors import JobError
+from tasks.store.json import JSON
 
 ROOT = Path(__file__).parents[2]
 MODULE = """
