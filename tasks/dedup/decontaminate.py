@@ -162,7 +162,7 @@ def _roll(
 ) -> int:
     """A shingle's sum of word hashes by powers of an odd number, moved on by a word at a time."""
     ring, of_oldest, total = np.zeros(NGRAM, np.uint64), np.uint64(1), 0
-    state, letters = room()
+    state, rows = room()
     words = np.empty(BLOCK_WORDS, np.uint64)
     for _ in range(NGRAM):
         of_oldest *= GOLDEN
@@ -171,7 +171,7 @@ def _roll(
         ring[:] = 0
         state[:] = START
         while at < end:
-            at, held = read_words(data, at, end, state, letters, words, 0)
+            at, held = read_words(data, offsets[doc], at, end, state, rows, words, 0)
             for word in words[:held]:
                 rolled = np.uint64((rolled - ring[place] * of_oldest + word) * GOLDEN)
                 ring[place] = word

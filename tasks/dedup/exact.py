@@ -17,14 +17,22 @@ from tasks.text.kernel import kernel
 
 HASH_BYTES = 16
 
-_SPACE = np.uint8(32)
+_BLOCK = 2048
 
 
 def lower_cased(column: pa.Array) -> pa.Array:
-    """The column in lower case; ASCII text takes the fast way, with the same result."""
-    if pc.all(pc.string_is_ascii(column)).as_py():
-        return pc.ascii_lower(column)
-    return pc.utf8_lower(column)
+    """The column in lower case.
+
+    Documents whose only letters beyond ASCII have no case, or are small ones of Latin-1, take the fast way,
+    with the same result.
+    """
+    lowered = pc.ascii_lower(column)
+    beyond = np.empty(len(column), np.bool_)
+    _may_have_capitals(*text_buffers(column), beyond)
+    if beyond.any():
+        mask = pa.array(beyond)
+        lowered = pc.replace_with_mask(lowered, mask, pc.utf8_lower(column.filter(mask)))
+    return lowered
 
 
 def exact_hashes(offsets: NDArray[np.int64], data: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -69,16 +77,59 @@ def buffers(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
 
 
 @kernel
+def _may_have_capitals(
+    offsets: NDArray[np.int64], data: NDArray[np.uint8], beyond: NDArray[np.bool_]
+) -> None:
+    """Tell of each document whether it has a character beyond ASCII that may have a lower case.
+
+    None has: U+0080-U+00BF, U+00E0-U+00FF, U+2000-U+20FF, U+2200-U+247F, U+2500-U+2BFF, U+3000-U+9FFF,
+    U+B000-U+DFFF.
+    """
+    for doc in range(len(beyond)):
+        text = data[offsets[doc] : offsets[doc + 1]]
+        met = np.uint8(0)
+        for place in range(len(text) - 1):  # the last byte leads nothing
+            lead, second = text[place], text[place + 1]
+            small = np.uint8(lead == 0xC3) & np.uint8(second >= 0xA0)
+            symbol = np.uint8(second < 0x84) | (np.uint8(second >= 0x88) & np.uint8(second < 0x92))
+            symbol |= np.uint8(second >= 0x94) & np.uint8(second < 0xB0)
+            small |= np.uint8(lead == 0xE2) & symbol
+            other = np.uint8(lead >= 0xC3) & np.uint8(lead < 0xE3) & (np.uint8(1) - small)
+            other |= np.uint8(lead == 0xEA) | np.uint8(lead >= 0xEE)
+            met = np.uint8(met | other)
+        beyond[doc] = met
+
+
+@kernel
 def _collapse(
     offsets: NDArray[np.int64], data: NDArray[np.uint8], out: NDArray[np.uint8], ends: NDArray[np.int64]
 ) -> None:
-    """Copy each document to its own place in `out`, whitespace collapsed; `ends` tells how far it goes."""
+    """Copy each document to its own place in `out`, whitespace collapsed; `ends` tells how far it goes.
+
+    A block at a time: what each byte becomes and whether it stays, in the compiler's vectors, then the move,
+    without a branch.
+    """
+    spaces, mapped, stays = (
+        np.empty(_BLOCK + 1, np.uint8),
+        np.empty(_BLOCK, np.uint8),
+        np.empty(_BLOCK, np.uint8),
+    )
     for doc in range(len(offsets) - 1):
-        to, after_space = offsets[doc], np.int64(1)
-        for at in range(offsets[doc], offsets[doc + 1]):
-            byte = data[at]
-            space = np.int64(byte == _SPACE or np.uint8(byte - np.uint8(9)) < 5)
-            out[to] = _SPACE if space else byte
-            to += 1 - (space & after_space)  # without a branch: twice the speed
-            after_space = space
-        ends[doc] = to - (after_space if to > offsets[doc] else 0)
+        collapsed = out[offsets[doc] : offsets[doc + 1]]
+        spaces[0], to = (
+            1,
+            np.uint64(0),
+        )  # unsigned: numba takes a signed index for one that may count from the end
+        for begin in range(offsets[doc], offsets[doc + 1], _BLOCK):
+            text = data[begin : min(begin + _BLOCK, offsets[doc + 1])]
+            here = spaces[1:]
+            for place in range(len(text)):
+                here[place] = np.uint8(text[place] == 32) | np.uint8(np.uint8(text[place] - 9) < 5)
+            for place in range(len(text)):
+                mapped[place] = 32 if here[place] else text[place]
+                stays[place] = np.uint8(1) - (spaces[place] & here[place])
+            for place in range(len(text)):
+                collapsed[to] = mapped[place]
+                to += np.uint64(stays[place])
+            spaces[0] = here[len(text) - 1]
+        ends[doc] = offsets[doc] + np.int64(to) - (np.int64(spaces[0]) if to else 0)

@@ -67,13 +67,13 @@ def _sign(
 ) -> None:
     words = np.empty(_BLOCK + ngram - 1 + BLOCK_WORDS, np.uint64)
     shingles = np.empty(_BLOCK, np.uint32)
-    state, letters = room()
+    state, rows = room()
     for doc in range(len(offsets) - 1):
         at, end = offsets[doc], offsets[doc + 1]
         held, first = 0, True
         state[:] = START
         while at < end:
-            at, held = read_words(data, at, end, state, letters, words, held)
+            at, held = read_words(data, offsets[doc], at, end, state, rows, words, held)
             while held >= _BLOCK + ngram - 1:
                 _shingle(words, _BLOCK + ngram - 1, ngram, shingles)
                 _minimise(shingles, _BLOCK, a, b, out[doc])

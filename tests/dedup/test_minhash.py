@@ -66,6 +66,14 @@ def test_signatures_are_the_plain_ones_where_a_block_of_words_ends(words: int) -
     assert sign([text])[0].tolist() == oracle.signature(text)
 
 
+def test_signatures_are_the_plain_ones_where_a_block_of_bytes_ends() -> None:
+    marks = "a—“b” c、漢（１）！é\u00a0d µ…"
+    texts = ["x" * before + marks * repeats for before in range(2030, 2050) for repeats in (1, 30)]
+    texts += ["w " * (before // 2) + "x" * (before % 2) + marks for before in range(2030, 2050)]
+    texts += ["y" * length for length in (1023, 1024, 2047, 2048, 2049, 4096, 4097)]
+    assert sign(texts).tolist() == [oracle.signature(text) for text in texts]
+
+
 def test_signatures_are_datasketchs_on_the_same_shingles() -> None:
     texts = [
         "",
