@@ -4,6 +4,7 @@ import gc
 import sys
 from typing import TYPE_CHECKING
 
+from flows.standing import reading_ahead
 from tasks.runtime.late import Late
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ def main() -> None:
     """Run the command line."""
     if sys.argv[1:2] and sys.argv[1] in LOOKING:
         gc.disable()  # what is imported stays: to look through it again and again takes a tenth of the start
-        look.main()
+        with reading_ahead(sys.argv[2:] if sys.argv[1] == "plan" else ()):
+            code = look.main()
+        look.leave(code)
     else:
         cli.main()

@@ -12,8 +12,6 @@ import typer
 from rich.console import Console
 
 from flows.plan import make_plan, print_plan
-from flows.recipe import load_recipe
-from flows.standing import reading_ahead
 from flows.terminal import (
     AsJson,
     Overrides,
@@ -31,7 +29,7 @@ from flows.terminal import (
 )
 from tasks.runtime.late import Late
 from tasks.settings import Settings
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.paths import Store
 
 if TYPE_CHECKING:
@@ -42,8 +40,12 @@ else:
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 
-def main() -> None:
-    """Run one of these commands; what is imported by now is never collected."""
+def main() -> str | int | None:
+    """Run one of these commands; what is imported by now is never collected.
+
+    Returns:
+        What it ends with, for `leave`.
+    """
     gc.freeze()
     gc.enable()
     log_to(stderr)
@@ -52,10 +54,11 @@ def main() -> None:
     try:
         run_app(app)
     except SystemExit as end:
-        _leave(end.code)
+        return end.code
+    return None
 
 
-def _leave(code: str | int | None) -> None:
+def leave(code: str | int | None) -> None:
     """End without taking apart what was read: of 60,000 nodes and manifests that takes 0.3 s."""
     if not isinstance(code, int | None):
         raise SystemExit(code)
@@ -77,10 +80,8 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 def plan(recipe: RecipeFile, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Tell what a run would do, and change nothing."""
     with told_as_json(as_json, {"recipe": None}), stdout_for_json(as_json), without_collector():
-        store = Store(read_settings().store)
-        with reading_ahead(store, load_recipe(recipe, overrides).name):
-            resolved = resolve_file(recipe, overrides)
-            told = {**make_plan(resolved), "pool": _pool(resolved.settings)}
+        resolved = resolve_file(recipe, overrides)
+        told = {**make_plan(resolved), "pool": _pool(resolved.settings)}
     if as_json:
         print_json(told)
     else:

@@ -9,7 +9,7 @@ import json
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.recipe import Recipe
-from tasks.store.config import JSON
+from tasks.store.json import JSON
 from tasks.store.paths import Store
 
 
@@ -68,19 +68,3 @@ def read_records(store: Store, name: str) -> list[Record]:
 def read_record(store: Store, recipe: Recipe) -> Record | None:
     """The record of just this recipe."""
     return next((r for r in read_records(store, recipe.name) if r.digest == recipe.digest), None)
-
-
-def largest_record(store: Store, name: str, at_least: int) -> str | None:
-    """The record of a name that tells of most nodes, if it has so many bytes and lies on a local disk."""
-    if store.local is None:
-        return None
-    paths = [f"{_folder(name)}/{file}" for file in store.names(_folder(name))]
-    sizes = {path: store.size(path) or 0 for path in paths}
-    largest = max(paths, key=sizes.__getitem__, default=None)
-    return largest if largest and sizes[largest] >= at_least else None
-
-
-def read_paths(store: Store, record: str, share: float) -> list[str]:
-    """The nodes of a record, of each stage the first share; a moment ago it was there."""
-    nodes = json.loads(store.read(record))["nodes"]
-    return [path for of_stage in nodes.values() for path in of_stage[: int(len(of_stage) * share) + 1]]

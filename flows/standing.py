@@ -1,24 +1,26 @@
 """Which nodes of which shards stand, for shards by the thousand.
 
 What looks at a store reads a small file and asks for the size of another, for every node: most of a plan of
-10,000 shards. So where a recipe has thousands, a forked process looks at what stood when it was last run,
-while this one finds out what the recipe stands on now (`reading_ahead`). What that process saw is as fresh as
-what is read here, and is used for just the nodes that are asked for.
+10,000 shards. So where a recipe has thousands, a process forked at the command's start looks at what stood
+when it was last run, while this one imports and finds out what the recipe stands on now (`reading_ahead`).
+What that process saw is as fresh as what is read here, and is used for just the nodes that are asked for.
 """
 
+import json
 import os
 import signal
 import threading
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import msgspec
 
-from flows.record import largest_record, read_paths
 from tasks.store.manifest import Manifest, stands
 from tasks.store.node import Node
-from tasks.store.paths import Store
+from tasks.store.paths import DEFAULT_ROOT, Store
 
 MANY_BYTES = 500_000
 """Of a record, from which on a second process pays: a thousand shards."""
@@ -27,8 +29,8 @@ SHARE = 0.8
 
 Standing = dict[str, Manifest]
 _decoded = msgspec.msgpack.Decoder(dict[str, Manifest]).decode
-_ahead: list[BinaryIO] = []
-"""Where what was seen ahead comes from, while it is awaited."""
+_ahead: dict[str, BinaryIO] = {}
+"""Where what was seen ahead comes from, while it is awaited, by the root of the store."""
 
 
 class HasNodes(Protocol):
@@ -47,12 +49,12 @@ def standing(store: Store, shard: HasNodes) -> Standing:
 
 def standing_of(store: Store, shards: Sequence[HasNodes]) -> Iterator[Standing]:
     """`standing` of each shard, in order."""
-    if not _ahead:
+    if store.root not in _ahead:
         yield from (standing(store, shard) for shard in shards)
         return
     first = int(len(shards) * SHARE)
     rest = [standing(store, shard) for shard in shards[first:]]
-    body = _ahead.pop().read()
+    body = _ahead.pop(store.root).read()
     seen = _decoded(body) if body else {}
     for shard in shards[:first]:
         found = {
@@ -63,31 +65,59 @@ def standing_of(store: Store, shards: Sequence[HasNodes]) -> Iterator[Standing]:
 
 
 @contextmanager
-def reading_ahead(store: Store, name: str) -> Iterator[None]:
+def reading_ahead(words: Sequence[str]) -> Iterator[None]:
     """Have another process look at what a recipe stood on, for the first `standing_of` within.
 
     Only where that pays, on a local disk with a core to spare; and only in a process without other threads,
-    whose locks a fork would leave held.
+    whose locks a fork would leave held. The recipe and the store are taken from the command's words and the
+    environment as they are: a wrong guess costs time alone.
 
     Args:
-        store: where.
-        name: of the recipe.
+        words: of the command line.
     """
-    record = largest_record(store, name, MANY_BYTES)
+    store = Path(os.environ.get("DAPT_STORE", DEFAULT_ROOT)).expanduser().absolute()
+    record = _largest_record(store / "recipes" / _recipe_name(words))
     if record is None or threading.active_count() > 1 or (os.cpu_count() or 1) == 1:
         yield
         return
+    root = str(store)
 
     def look() -> bytes:
-        found = {path: stands(store, path) for path in read_paths(store, record, SHARE)}
+        local = Store(root)
+        found = {path: stands(local, path) for path in _read_paths(record)}
         return msgspec.msgpack.encode({path: m for path, m in found.items() if m is not None})
 
     with _forked(look) as pipe:
-        _ahead.append(pipe)
+        _ahead[root] = pipe
         try:
             yield
         finally:
             _ahead.clear()
+
+
+def _recipe_name(words: Sequence[str]) -> str:
+    """The name of the recipe that a command line is about, as far as that is seen at a glance."""
+    name = ""
+    for word in words:
+        if word.endswith(".toml"):
+            with suppress(OSError, ValueError):
+                name = str(tomllib.loads(Path(word).read_text()).get("name", name))
+        elif word.startswith("name="):
+            name = word.removeprefix("name=")
+    return name or "-"
+
+
+def _largest_record(folder: Path) -> Path | None:
+    """The record of a name that tells of most nodes, if it has so many bytes."""
+    sizes = {path: path.stat().st_size for path in folder.glob("*.json")}
+    largest = max(sizes, key=sizes.__getitem__, default=None)
+    return largest if largest and sizes[largest] >= MANY_BYTES else None
+
+
+def _read_paths(record: Path) -> list[str]:
+    """The nodes of a record, of each stage the first share."""
+    nodes = json.loads(record.read_bytes())["nodes"]
+    return [path for of_stage in nodes.values() for path in of_stage[: int(len(of_stage) * SHARE) + 1]]
 
 
 @contextmanager

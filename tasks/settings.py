@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.store.masking import credential_in
+from tasks.store.paths import DEFAULT_ROOT
 
 
 def visible_gpus() -> list[str]:
@@ -26,7 +27,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="DAPT_", frozen=True, use_attribute_docstrings=True)
 
-    store: str = "./store"
+    store: str = DEFAULT_ROOT
     """A folder or any fsspec URL."""
 
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=MAX_WORKERS)

@@ -16,6 +16,8 @@ import fsspec
 
 from tasks.store.errors import DaptError, ResourceError
 
+DEFAULT_ROOT = "./store"
+"""Where a store is when nothing says so."""
 _BLOCK = 1 << 14
 TEMPORARY = ".tmp-"
 """Marks names that are not data yet; what carries it may be removed by whoever holds the node's lock."""
