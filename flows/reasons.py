@@ -1,5 +1,7 @@
 """Why a node is missing, by comparison with the last different run of the same recipe."""
 
+from pydantic import ValidationError
+
 from flows.recipe import Recipe
 from flows.record import Record
 from tasks.store.failure import read_failure
@@ -40,6 +42,7 @@ class Reasons:
         self._store = store
         self._recipe: JSON = recipe.model_dump(mode="json")
         self._before = next((r for r in records if r.digest != recipe.digest), None)
+        self._recipe_before = _completed(self._before.recipe) if self._before else {}
         self._known: dict[str, frozenset[str]] = {}
         self._changed: dict[tuple[str, bool], list[str]] = {}
 
@@ -82,16 +85,22 @@ class Reasons:
 
     def changed_fields(self, stage: str, *, general: bool) -> list[str]:
         """`filtering.min_lines: 3 → 12`, for each field of a stage's sections that differs."""
-        if self._before is None:
-            return []
         found = []
         sections = ("general",) if general and stage == "download" else SECTIONS.get(stage, ())
         for section in sections:
-            old, new = self._before.recipe.get(section) or {}, self._recipe.get(section) or {}
+            old, new = self._recipe_before.get(section) or {}, self._recipe.get(section) or {}
             for field in sorted(old.keys() | new.keys()):
                 if old.get(field) != new.get(field) and field not in _WHERE:
                     found.append(f"{section}.{field}: {_told(old.get(field))} → {_told(new.get(field))}")
         return found
+
+
+def _completed(recorded: JSON) -> JSON:
+    """A recipe as it was recorded, with the defaults of fields that came since."""
+    try:
+        return Recipe.model_validate(recorded).model_dump(mode="json")
+    except ValidationError:  # it has fields that went since
+        return recorded
 
 
 def _told(value: object) -> str:

@@ -14,9 +14,9 @@ from tasks.store.models import ModelFiles
 from tasks.store.node import Node
 
 if TYPE_CHECKING:
-    from tasks.tokenization import encode
+    from tasks.tokenization import facts
 else:
-    encode = Late("tasks.tokenization.encode")  # a plan of what stands reads no tokenizer
+    facts = Late("tasks.tokenization.facts")  # one that is trained is not read
 
 STAGE = "tokenization"
 VERSION = 1
@@ -98,9 +98,9 @@ def tokenizer_of(model: ModelFiles) -> TokenizerRef:
             "train one "
             "with tokenization.train_vocab_size"
         )
-    facts = encode.tokenizer_facts(model.folder)
+    found = facts.tokenizer_facts(model.folder)
     address: JSON = {"folder": str(model.folder), "reference": model.reference, "revision": model.revision}
-    return TokenizerRef(model.tokenizer_digest, facts.eos_id, facts.vocab_size, address)
+    return TokenizerRef(model.tokenizer_digest, found.eos_id, found.vocab_size, address)
 
 
 def trained_tokenizer_of(node: Node) -> TokenizerRef:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.flows.world import ROOT
+from tests.flows.world import ROOT, World
 
 LIGHT = [
     "adopted",
@@ -56,6 +56,19 @@ def test_a_command_that_looks_starts_without_prefect_and_the_hubs_clients(comman
     assert "huggingface_hub.hf_api" not in imported
     packages = {name.partition(".")[0] for name in imported}
     assert not packages & {"prefect", "datasets", "torch", "httpx2", "numba"}
+
+
+@pytest.mark.slow
+def test_a_plan_imports_nothing_that_computes(given: World) -> None:
+    code = "from deployments.dapt import main; main()"
+    words = [sys.executable, "-X", "importtime", "-c", code, "plan", "recipe.toml"]
+    done = subprocess.run(
+        words, check=False, cwd=given.folder, env=given.env(), capture_output=True, text=True, timeout=120
+    )
+    assert "nodes stand" in done.stdout, done.stderr
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "tokenizers" in imported
+    assert not imported & {"prefect", "datasets", "torch", "numpy", "pyarrow", "numba"}
 
 
 @pytest.mark.slow

@@ -7,7 +7,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from tasks.store.errors import SourceError
-from tasks.tokenization.encode import load_encoder, tokenizer_facts
+from tasks.tokenization.encode import load_encoder
+from tasks.tokenization.facts import tokenizer_facts
 
 
 def test_ids_are_those_of_the_library_one_document_at_a_time(byte_level: Path) -> None:
