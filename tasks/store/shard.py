@@ -268,7 +268,7 @@ def iter_batches(
         StoreDamaged: see `open_node_file`.
     """
     with open_node_file(store, path, name) as file, pq.ParquetFile(file) as parquet:
-        yield from parquet.iter_batches(batch_size=rows, columns=columns)
+        yield from parquet.iter_batches(batch_size=rows, columns=columns, use_threads=False)
 
 
 def require_disk(store: Store, needed_bytes: int) -> None:
