@@ -23,6 +23,7 @@ from packaging.specifiers import SpecifierSet
 import tasks.text.kernel
 from flows.doctor_check import Check
 from flows.recipe import Recipe
+from tasks.runtime.memory import available_memory
 from tasks.settings import Settings
 from tasks.store.errors import RecipeError
 from tasks.store.json import JSON
@@ -206,8 +207,9 @@ def _ranks(settings: Settings, devices: int, seen: JSON, recipe: Recipe | None) 
     return Check("ranks", "ok", f"{ranks} training process(es)")
 
 
-def judge_training_memory(need: JSON, seen: JSON, ranks: int) -> Iterator[Check]:
+def judge_training_memory(plan: JSON, seen: JSON, ranks: int) -> Iterator[Check]:
     """The plan's estimate of a rank's memory against what is free where it trains."""
+    need = plan["auto"][-1] if "auto" in plan else plan  # the leanest of what it may come to
     name, told = "training memory", f"about {gigabytes(need['device_bytes'])} a rank (an estimate)"
     do = "raise the ranks under zero_stage = 3, set training.gradient_checkpointing, training.offload"
     if "error" in seen:
@@ -268,20 +270,6 @@ def _shared_memory(settings: Settings) -> Iterator[Check]:
         )
     else:
         yield Check("shared memory", "ok", f"/dev/shm holds {gigabytes(size)}")
-
-
-def available_memory() -> int:
-    """Bytes that may be taken without swapping, by the kernel and by the control group's limit."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    told = {name: int(rest.split()[0]) * 1024 for name, rest in (line.split(":", 1) for line in lines)}
-    return min([told["MemAvailable"], *_group_rest()])
-
-
-def _group_rest() -> Iterator[int]:
-    """What is left of a container's limit (cgroup v2), where there is one."""
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and (most := limit.read_text().strip()).isdigit():
-        yield max(0, int(most) - int(used.read_text()))
 
 
 def kernel_cache() -> Iterator[Check]:

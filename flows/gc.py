@@ -22,7 +22,6 @@ from rich.table import Table
 
 from flows.adopted import folder_of, read_adopted
 from flows.outcome import nodes_of, walks_of
-from flows.plan import size_told
 from flows.recipe import Recipe, load_recipe
 from flows.record import read_records
 from flows.resolve import resolve
@@ -32,6 +31,7 @@ from tasks.store.json import JSON
 from tasks.store.lock import is_locked
 from tasks.store.manifest import NAME, read_manifest
 from tasks.store.paths import TEMPORARY, Store
+from tasks.store.tokens import size_told
 from tasks.store.use import USERS, live, removing
 
 STAGES = (

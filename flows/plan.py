@@ -28,8 +28,9 @@ from tasks.store.fingerprint import source_hash
 from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, stands
 from tasks.store.node import Node
-from tasks.store.tokens import format_tokens
+from tasks.store.tokens import format_tokens, size_told
 from tasks.training.memory import estimate_memory, parameter_count
+from tasks.training.strategy import candidates, memory_told, named, profile_needs
 
 _SECONDS_PER_MB = {
     "download": 0.02,
@@ -266,15 +267,21 @@ def _add_evaluations(
 def _training_seconds(resolved: Resolved, sequences: int) -> float:
     """By 6 N floating-point operations a token: a guess until a training was measured."""
     flops = _GPU_FLOPS if resolved.settings.has_gpu else _CPU_FLOPS
+    flops *= 3 / 4 if resolved.recipe.training.gradient_checkpointing else 1
     tokens = sequences * resolved.recipe.packing.sequence_length * resolved.recipe.training.epochs
     return 10 + 6 * parameter_count(resolved.base.config) * tokens / (flops * resolved.settings.all_ranks)
 
 
 def _memory(resolved: Resolved) -> JSON:
-    recipe = resolved.recipe
-    return estimate_memory(
-        resolved.base.config, recipe.training, recipe.packing.sequence_length, resolved.settings.all_ranks
-    )
+    """What a rank needs: of "auto" the cheapest it may come to, and each; and what the profiles need."""
+    recipe, ranks = resolved.recipe, resolved.settings.all_ranks
+    model, length = resolved.base.config, recipe.packing.sequence_length
+    needs = [
+        {"strategy": named(one), **estimate_memory(model, one, length, ranks)}
+        for one in candidates(recipe.training, ranks)
+    ]
+    auto = {"auto": needs} if recipe.training.zero_stage == "auto" else {}
+    return {**needs[0], **auto, "profiles": profile_needs(model, recipe.training, length, ranks)}
 
 
 def print_plan(plan: JSON, console: Console) -> None:
@@ -302,17 +309,7 @@ def print_plan(plan: JSON, console: Console) -> None:
         f"about {totals['seconds']:,.0f} s",
         highlight=False,
     )
-    parts = ", ".join(
-        f"{key.removesuffix('_bytes')} {size_told(value)}"
-        for key, value in memory.items()
-        if key.endswith("_bytes") and key not in ("device_bytes", "host_bytes")
-    )
-    console.print(
-        f"memory a rank: {size_told(memory['device_bytes'])} on the device ({parts}), "
-        f"{size_told(memory['host_bytes'])} offloaded; {memory['parameters']:,} parameters, "
-        f"{memory['micro_batch']} sequences at once",
-        highlight=False,
-    )
+    _print_memory(memory, console)
     pool = plan.get("pool")
     if pool:
         told = f"trainings and evaluations go to the pool {pool['name']}"
@@ -323,8 +320,19 @@ def print_plan(plan: JSON, console: Console) -> None:
         )
 
 
-def size_told(num_bytes: float) -> str:
-    """As people read it: two digits below 10 MB, whole MB above, GB from 10 GB on."""
-    if num_bytes >= 1e10:
-        return f"{num_bytes / 1e9:,.1f} GB"
-    return f"{num_bytes / 1e6:,.0f} MB" if num_bytes >= 1e7 else f"{num_bytes / 1e6:.2g} MB"
+def _print_memory(memory: JSON, console: Console) -> None:
+    """What a rank needs as it is asked for, then by each profile."""
+    may = ""
+    if "auto" in memory:
+        least = memory["auto"][-1]
+        may = f" where it fits, else down to {size_told(least['device_bytes'])} by {least['strategy']}"
+    console.print(
+        f"memory a rank, {memory['strategy']}: {memory_told(memory)}{may}; "
+        f"{memory['parameters']:,} parameters, {memory['micro_batch']} sequences at once",
+        highlight=False,
+    )
+    for name, need in memory["profiles"].items():
+        console.print(
+            f"profile {name}, {need['strategy']}: {memory_told(need)}, {need['compute']} passes a token",
+            highlight=False,
+        )

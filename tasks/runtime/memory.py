@@ -1,7 +1,8 @@
-"""Resident memory of this process, sampled while something runs."""
+"""Memory: what this process holds, sampled while something runs, and what the machine has left."""
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -11,6 +12,20 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 def resident_bytes() -> int:
     """Resident set size of this process, in bytes (Linux)."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
+
+
+def available_memory() -> int:
+    """Bytes that may be taken without swapping, by the kernel and by the control group's limit."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    told = {name: int(rest.split()[0]) * 1024 for name, rest in (line.split(":", 1) for line in lines)}
+    return min([told["MemAvailable"], *_group_rest()])
+
+
+def _group_rest() -> Iterator[int]:
+    """What is left of a container's limit (cgroup v2), where there is one."""
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and (most := limit.read_text().strip()).isdigit():
+        yield max(0, int(most) - int(used.read_text()))
 
 
 class PeakMemory:

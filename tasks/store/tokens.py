@@ -49,3 +49,10 @@ def format_tokens(count: int) -> str:
 
 Tokens = Annotated[int, BeforeValidator(parse_tokens)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
+
+
+def size_told(num_bytes: float) -> str:
+    """As people read it: two digits below 10 MB, whole MB above, GB from 10 GB on."""
+    if num_bytes >= 1e10:
+        return f"{num_bytes / 1e9:,.1f} GB"
+    return f"{num_bytes / 1e6:,.0f} MB" if num_bytes >= 1e7 else f"{num_bytes / 1e6:.2g} MB"

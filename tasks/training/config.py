@@ -7,7 +7,7 @@ stage, offload, micro-batch, checkpoints) is told beside the node, in `how`, and
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,7 +19,15 @@ from tasks.store.node import Node
 STAGE = "training"
 VERSION = 1
 
-HOW_FIELDS = ("zero_stage", "offload", "gradient_checkpointing", "micro_batch", "checkpoint_every")
+PROFILES: dict[str, JSON] = {
+    "paper": {"zero_stage": 3, "offload": "all", "gradient_checkpointing": True},
+    "fast": {"zero_stage": "auto", "offload": "none", "gradient_checkpointing": False},
+}
+"""How to compute, by name: as the paper did, whose hyperparameters are the defaults; and what is fastest on
+the devices at hand."""
+
+SPREAD_FIELDS = ("zero_stage", "offload", "gradient_checkpointing")
+HOW_FIELDS = (*SPREAD_FIELDS, "micro_batch", "checkpoint_every")
 
 
 class TrainingConfig(StageConfig):
@@ -73,8 +81,13 @@ class TrainingConfig(StageConfig):
     shuffle_window_sequences: int = Field(100_000, ge=1)
     """A segment up to this size is permuted whole; a larger one in windows of it, made of random blocks."""
 
-    zero_stage: Literal[0, 1, 2, 3] = how(3)
-    """What the ranks share: nothing, optimizer states, gradients too, parameters too."""
+    profile: Literal["", "paper", "fast"] = how("")
+    """Sets those of zero_stage, offload and gradient_checkpointing that are not given: "paper" shares all,
+    offloads and recomputes; "fast" takes what fits the devices at the least cost."""
+
+    zero_stage: Literal[0, 1, 2, 3, "auto"] = how(3)
+    """What the ranks share: nothing, optimizer states, gradients too, parameters too; "auto": the cheapest
+    that fits the devices, with offload and gradient checkpointing where nothing else does."""
 
     offload: Literal["none", "optimizer", "all"] = how("none")
     """What is kept in host memory; "all" is the optimizer and the parameters."""
@@ -87,6 +100,12 @@ class TrainingConfig(StageConfig):
 
     checkpoint_every: int = how(200, ge=1)
     """Optimizer steps between two checkpoints."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _profiled(cls, given: Any) -> Any:
+        profile = PROFILES.get(given.get("profile", "")) if isinstance(given, dict) else None
+        return {**profile, **given} if profile else given
 
     @model_validator(mode="after")
     def _continuing(self) -> "TrainingConfig":
@@ -118,7 +137,7 @@ class TrainingConfig(StageConfig):
             )
         if self.offload != "none" and self.zero_stage == 0:
             raise ValueError(f"offload={self.offload!r} needs zero_stage 1 to 3, found 0")
-        if self.offload == "all" and self.zero_stage != 3:
+        if self.offload == "all" and self.zero_stage not in (3, "auto"):
             raise ValueError(
                 f"offload='all' needs zero_stage=3, found {self.zero_stage}; use that, or offload='optimizer'"
             )

@@ -22,12 +22,13 @@ import torch.distributed as dist
 from transformers import PreTrainedModel
 
 from tasks.runtime.job import Job
+from tasks.runtime.memory import available_memory
 from tasks.store.errors import DaptError, ResourceError
 from tasks.store.json import JSON
 from tasks.store.packed import PackedCorpus
 from tasks.store.paths import Store
 from tasks.training.checkpoint import Checkpoint, begin, commit, write_curve
-from tasks.training.config import TrainingConfig, TrainingJob
+from tasks.training.config import SPREAD_FIELDS, TrainingConfig, TrainingJob
 from tasks.training.data import Batches
 from tasks.training.loss import chunk_loss
 from tasks.training.memory import sequence_bytes
@@ -35,6 +36,7 @@ from tasks.training.model import load_model, load_weights, save_model
 from tasks.training.order import SequenceOrder, divide_batch, largest_divisor
 from tasks.training.schedule import Schedule
 from tasks.training.state import restore_state, save_state
+from tasks.training.strategy import settle
 from tasks.training.zero import deepspeed_config
 
 logger = logging.getLogger(__name__)
@@ -87,6 +89,8 @@ def train(job: Job) -> None:
         schedule = Schedule.of(config, spec.borders)
         start = checkpoint.step if checkpoint else 0
         model = load_model(Path(spec.base))
+        config = _settled(spec, model, corpus.sequence_length, rank)
+        spec = spec.model_copy(update={"config": config})
         rank.micro_batch = _micro_batch(spec, model, corpus.sequence_length, rank)
         batches = Batches(
             corpus,
@@ -108,6 +112,7 @@ def train(job: Job) -> None:
             result["trained_s"] = _run(job, spec, rank, schedule, batches, start)
         result |= _usage(rank)
     if rank.leads:
+        result |= spec.config.model_dump(include=set(SPREAD_FIELDS))
         _finish(job, spec, rank, order, result)
     elif not spec.leads and rank.is_first_here:
         job.write_result({"ranks": rank.count})
@@ -137,6 +142,23 @@ def _join(*, leads: bool) -> Rank:
         dist.init_process_group(backend, store=alone, rank=0, world_size=1)
     deepspeed.init_distributed(backend)
     return Rank(dist.get_rank(), dist.get_world_size(), device, leads=leads and local == 0)
+
+
+def _settled(spec: TrainingJob, model: PreTrainedModel, length: int, rank: Rank) -> TrainingConfig:
+    """The config with what "auto" comes to, the same on all ranks."""
+    least = torch.tensor(_device_bytes(rank), device=rank.device)
+    dist.all_reduce(least, op=dist.ReduceOp.MIN)
+    config, why = settle(model.config.to_dict(), spec.config, length, rank.count, int(least.item()))
+    if rank.leads:
+        logger.info("%s", why)
+    return config
+
+
+def _device_bytes(rank: Rank) -> int:
+    """Memory of this rank's device: of a CPU, its share of what the machine has left."""
+    if rank.device.type == "cuda":
+        return int(torch.cuda.get_device_properties(rank.device).total_memory)
+    return available_memory() // int(os.environ["LOCAL_WORLD_SIZE"])
 
 
 def _micro_batch(spec: TrainingJob, model: PreTrainedModel, sequence_length: int, rank: Rank) -> int:

@@ -67,6 +67,7 @@ def estimate_memory(model: JSON, config: TrainingConfig, sequence_length: int, r
         `activations_bytes`, `logits_bytes`, `device_bytes` (their sum on the device), `host_bytes`
         (offloaded), and `micro_batch`.
     """
+    assert config.zero_stage != "auto", "settled by strategy.py"
     count, stage = parameter_count(model), config.zero_stage
     micro = max(1, config.micro_batch)
     weights = count * (2 if config.precision == "bf16" else 4) // (ranks if stage == 3 else 1)

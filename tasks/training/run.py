@@ -25,7 +25,7 @@ from tasks.store.shard import NodeWriter
 from tasks.training.afar import Sending, fetch_newest, send
 from tasks.training.card import model_card
 from tasks.training.checkpoint import link, newest
-from tasks.training.config import STAGE, BaseJob, TrainingConfig, config_of
+from tasks.training.config import SPREAD_FIELDS, STAGE, BaseJob, TrainingConfig, config_of
 from tasks.training.extension import STATE, extended
 from tasks.training.inputs import copy_tokenizer, corpus_borders
 from tasks.training.nodes import job_for, meeting
@@ -159,7 +159,7 @@ def _record(
     writer.how |= {
         "base": writer.node.reads["base"],
         "device": result["device"],
-        "micro_batch": result["micro_batch"],
+        **{name: result[name] for name in (*SPREAD_FIELDS, "micro_batch")},
         "resumed_from_step": result["from_step"],
     }
     writer.file("losses.json", json.dumps({"columns": CURVE_COLUMNS, "rows": curve}).encode())

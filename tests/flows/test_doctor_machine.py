@@ -13,7 +13,6 @@ from packaging.requirements import Requirement
 
 from flows.doctor_check import Check
 from flows.doctor_machine import (
-    available_memory,
     judge_devices,
     judge_training_memory,
     judge_versions,
@@ -23,6 +22,7 @@ from flows.doctor_machine import (
     versions,
 )
 from flows.recipe import Recipe
+from tasks.runtime.memory import available_memory
 from tasks.settings import Settings
 from tests.flows.tiny_recipe import recipe
 

@@ -196,7 +196,10 @@ def test_a_plan_reads_at_80_columns(corpora: World, overrides: tuple[str, ...]) 
 def test_amounts_are_told_in_units_people_read(corpora: World) -> None:
     text = " ".join(shown(make_plan(corpora.resolve('budget.milestones=["5K", "11K", "15K"]'))).split())
     assert re.search(r"read 0\.013 MB, make about [\d,]+ tokens, [\d.]+ MB on disk", text)
-    assert re.search(r"memory a rank: 0\.8 MB on the device \(weights 0\.082 MB, .*\), 0 MB offloaded", text)
+    assert re.search(r"memory a rank, ZeRO-1: 0\.8 MB \(states 0\.41 MB \+ activations 0\.15 MB \+ ", text)
+    assert re.search(
+        r"profile paper, ZeRO-3, .* on the host\), 4 passes a token profile fast, ZeRO-1: ", text
+    )
 
 
 def test_nodes_hold_together(corpora: World) -> None:

@@ -59,7 +59,7 @@ def told(world: World, *overrides: str) -> list[str]:
             "training.schedule",
             "input should be 'cosine', 'wsd' or 'infinite' (found 'linear')",
         ),
-        ("training.zero_stage=5", "training.zero_stage", "input should be 0, 1, 2 or 3 (found 5)"),
+        ("training.zero_stage=5", "training.zero_stage", "input should be 0, 1, 2, 3 or 'auto' (found 5)"),
         ("seed=-1", "seed", "input should be greater than or equal to 0 (found -1)"),
         (
             "download.dataset=a/b",

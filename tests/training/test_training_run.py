@@ -109,6 +109,16 @@ def test_training_goes_on_with_other_ranks_and_another_zero_stage(
     assert_close(plain, made, reference)
 
 
+def test_auto_trains_by_the_cheapest_that_fits_and_records_it(
+    plain: Trial, calm: Calm, reference: Reference
+) -> None:
+    plain.resume_from(calm.made, calm.halfway)
+    made, manifest = plain.train(2, profile="fast", zero_stage="auto")
+    assert made == calm.made
+    assert (manifest.how["zero_stage"], manifest.how["offload"]) == (1, "none")
+    assert_close(plain, made, reference)
+
+
 def test_killed_twice_it_ends_bit_for_bit_as_if_never(plain: Trial, calm: Calm) -> None:
     work = plain.resume_from(calm.made, None)
     with killed_after(5):
