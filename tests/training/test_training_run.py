@@ -1,9 +1,9 @@
 """Real trainings of a tiny Llama in real processes over gloo."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -95,27 +95,24 @@ def test_two_ranks_of_zero_3_train_as_plain_adamw_and_the_model_loads(
     assert model.generate(torch.tensor([[3, 18]]), max_new_tokens=3, do_sample=False).shape == (1, 5)
 
 
-@pytest.mark.parametrize(
-    ("ranks", "fields"),
-    [(1, {"zero_stage": 0}), (2, {"zero_stage": 2, "offload": "optimizer", "micro_batch": 3})],
-)
-def test_training_goes_on_with_other_ranks_and_another_zero_stage(
-    plain: Trial, calm: Calm, reference: Reference, ranks: int, fields: dict[str, Any]
+def test_moved_from_two_ranks_to_one_to_three_to_two_it_sees_the_same(
+    plain: Trial, calm: Calm, reference: Reference, tmp_path: Path
 ) -> None:
-    plain.resume_from(calm.made, calm.halfway)
-    made, manifest = plain.train(ranks, **fields)
+    """Each leg goes on from a checkpoint of the one before, with other ranks and another strategy."""
+    checkpoint = calm.halfway
+    for ranks, every, step, fields in (
+        (1, 5, 15, {"zero_stage": 0}),
+        (3, 6, 18, {"zero_stage": 2, "offload": "optimizer", "micro_batch": 2}),
+    ):
+        work = plain.resume_from(calm.made, checkpoint)
+        made, manifest = plain.train(ranks, checkpoint_every=every, **fields)
+        assert manifest.how["resumed_from_step"] == int(checkpoint.name.removeprefix("step-"))
+        assert_close(plain, made, reference)
+        checkpoint = Path(shutil.copytree(work / f"step-{step}", tmp_path / f"step-{step}"))
+    plain.resume_from(calm.made, checkpoint)
+    made, manifest = plain.train(2, zero_stage="auto")
     assert made == calm.made
-    assert manifest.how["resumed_from_step"] == 10
-    assert_close(plain, made, reference)
-
-
-def test_auto_trains_by_the_cheapest_that_fits_and_records_it(
-    plain: Trial, calm: Calm, reference: Reference
-) -> None:
-    plain.resume_from(calm.made, calm.halfway)
-    made, manifest = plain.train(2, profile="fast", zero_stage="auto")
-    assert made == calm.made
-    assert (manifest.how["zero_stage"], manifest.how["offload"]) == (1, "none")
+    assert (manifest.how["resumed_from_step"], manifest.how["zero_stage"]) == (18, 1)
     assert_close(plain, made, reference)
 
 
