@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.bench.measured import answer, cpu_seconds
@@ -114,14 +115,19 @@ def datatrove_all(folder: str, files: list[str], tokenizer: str) -> dict[str, An
     return {"bytes": text_bytes, "cpu": cpu_seconds() - started}
 
 
-def datasketch(files: list[str]) -> dict[str, Any]:
-    """Its fast way: affine32, a batch of hashes a document, `MinHashLSH(25, 5)`, candidates verified."""
+def datasketch(folder: str, files: list[str]) -> dict[str, Any]:
+    """Its fast way: affine32, a batch of hashes a document, `MinHashLSH(25, 5)`, candidates verified.
+
+    From Parquet to a table of verdicts, as ours.
+    """
     from datasketch import MinHash, MinHashLSH
 
-    ids, texts, text_bytes = read(files)
+    *_, text_bytes = read(files)
     lsh, kept, gone = MinHashLSH(num_perm=128, params=(25, 5)), {}, {}
     permutations = MinHash(128, scheme="affine32").permutations
     started = cpu_seconds()
+    table = pa.concat_tables([pq.read_table(file, columns=["id", "text"]) for file in files])
+    ids, texts = table["id"].to_pylist(), table["text"].to_pylist()
     for name, text in zip(ids, texts, strict=True):
         minhash = MinHash(128, scheme="affine32", hashfunc=int, permutations=permutations)
         digests = [hashlib.blake2b(s.encode(), digest_size=4).digest() for s in shingles_of(text)]
@@ -132,6 +138,8 @@ def datasketch(files: list[str]) -> dict[str, Any]:
         else:
             lsh.insert(name, minhash)
             kept[name] = minhash
+    verdicts = {"id": ids, "duplicate_of": [gone.get(name, [None])[0] for name in ids]}
+    pq.write_table(pa.table(verdicts), f"{folder}/datasketch.parquet")
     return {"bytes": text_bytes, "cpu": cpu_seconds() - started, "removed": gone}
 
 
