@@ -1,13 +1,14 @@
-"""A model, not a measurement: tokens/s on 1, 3 and 6 GPUs by ZeRO stage, beside what the paper tells of 3 and 6.
+"""A model, not a measurement: tokens/s on 1, 3 and 6 GPUs by ZeRO stage, beside what the paper tells.
 
     python -m tests.bench.model_scaling [--busy 0.061] [--gbs 20] [--micro-batch 80] [--accumulation 2]
 
-A step computes 6 N + 12 L d S floating-point operations a token (PaLM, appendix B) at the given share of the
-device's peak, a third more with gradient checkpointing (6.1 % busy is then the paper's 4.6 % MFU), and moves, by ring algorithms over links of the given
-GB/s a device: gradients once (stage 1 and 2: reduce-scatter of 4 bytes a parameter, all-gather of the updated
-16-bit parameters), or at stage 3, in every micro-batch, the parameters before the forward and before the
-backward pass and the gradients behind it. Offloading moves 16 bits of gradients out and parameters in, over
-the same links, once a step. Nothing overlaps: a lower bound of the speed, for the given peak share.
+A step computes 6 N + 12 L d S floating-point operations a token (PaLM, appendix B), a third more with
+gradient checkpointing, and keeps the device's arithmetic busy at the given share (6.1 % is the paper's
+4.6 % MFU with that third). By ring algorithms over links of the given GB/s a device it moves gradients once
+(stage 1 and 2: reduce-scatter of 4 bytes a parameter, all-gather of the updated 16-bit parameters), or at
+stage 3, in every micro-batch, the parameters before the forward and before the backward pass and the
+gradients behind it. Offloading moves 16 bits of gradients out and parameters in, over the same links, once a
+step. Nothing overlaps: a lower bound of the speed, at the given share.
 """
 
 import argparse
@@ -75,7 +76,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", choices=PEAK, default="A100")
-    parser.add_argument("--mfu", type=float, default=0.046, help="share of the peak while it computes")
+    parser.add_argument("--busy", type=float, default=0.061, help="share of the peak while it computes")
     parser.add_argument(
         "--gbs", type=float, default=20.0, help="GB/s of a link: PCIe 4 about 20, NVLink 3 about 250"
     )
