@@ -109,17 +109,12 @@ def _collapse(
     A block at a time: what each byte becomes and whether it stays, in the compiler's vectors, then the move,
     without a branch.
     """
-    spaces, mapped, stays = (
-        np.empty(_BLOCK + 1, np.uint8),
-        np.empty(_BLOCK, np.uint8),
-        np.empty(_BLOCK, np.uint8),
-    )
+    spaces = np.empty(_BLOCK + 1, np.uint8)
+    mapped, stays = np.empty(_BLOCK, np.uint8), np.empty(_BLOCK, np.uint8)
     for doc in range(len(offsets) - 1):
         collapsed = out[offsets[doc] : offsets[doc + 1]]
-        spaces[0], to = (
-            1,
-            np.uint64(0),
-        )  # unsigned: numba takes a signed index for one that may count from the end
+        spaces[0] = 1
+        to = np.uint64(0)  # unsigned: a signed index may count from the end, and numba asks each time
         for begin in range(offsets[doc], offsets[doc + 1], _BLOCK):
             text = data[begin : min(begin + _BLOCK, offsets[doc + 1])]
             here = spaces[1:]
