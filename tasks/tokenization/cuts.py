@@ -85,8 +85,8 @@ def derive_cuts(tokenizer: Tokenizer) -> Cuts:
     model: JSON = spec["model"]
     if model.get("dropout"):
         raise Unsupported("its merges drop out at random")
-    stages = _flat(spec["pre_tokenizer"], "pretokenizers")
-    normal = _normalisation(_flat(spec["normalizer"], "normalizers"))
+    stages = flat(spec["pre_tokenizer"], "pretokenizers")
+    normal = _normalisation(flat(spec["normalizer"], "normalizers"))
     inner_stages, stage_leads = _without_prefix(stages)
     inner = _shell(normal.steps, inner_stages)
     _find_images(normal, inner, marked=not stages or stages[0]["type"] == "Metaspace")
@@ -101,11 +101,12 @@ def derive_cuts(tokenizer: Tokenizer) -> Cuts:
     return Cuts(table.reshape(-1), inner, normal.leads or stage_leads, literals)
 
 
-def _flat(node: JSON | None, key: str) -> list[JSON]:
+def flat(node: JSON | None, key: str) -> list[JSON]:
+    """The steps of a normalizer or pre-tokenizer in order, sequences within sequences undone."""
     if node is None:
         return []
     if node["type"] == "Sequence":
-        return [step for part in node[key] for step in _flat(part, key)]
+        return [step for part in node[key] for step in flat(part, key)]
     return [node]
 
 

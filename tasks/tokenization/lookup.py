@@ -38,7 +38,7 @@ def _same(
 
 
 @kernel
-def _find(
+def find_entry(
     slots: NDArray[np.int64],
     entries: NDArray[np.int32],
     arena: NDArray[np.uint8],
@@ -138,9 +138,9 @@ def find_pieces(
             value = fmix64(value ^ np.uint64(lead))
             key = 2 * (at - start) + lead
             lead = 0
-            number = _find(slots, entries, arena, value, data, start, key)
+            number = find_entry(slots, entries, arena, value, data, start, key)
             if number < 0:
-                new = _find(new_slots, new_entries, data, value, data, start, key)
+                new = find_entry(new_slots, new_entries, data, value, data, start, key)
                 if new < 0:
                     new_slots[-1 - new] = _slot(value, num_new)
                     new_entries[num_new, BYTES_AT] = start
@@ -241,7 +241,7 @@ def add_entries(
         fits = number < len(entries) and bytes_at + size <= len(arena) and ids_at + num_ids <= len(ids)
         if not fits or size > longest:
             continue
-        if _find(slots, entries, arena, new_hashes[new], data, int(start), int(key)) >= 0:
+        if find_entry(slots, entries, arena, new_hashes[new], data, int(start), int(key)) >= 0:
             continue  # another thread was faster
         arena[bytes_at : bytes_at + size] = data[start : start + size]
         ids[ids_at : ids_at + num_ids] = new_ids[ids_start : ids_start + num_ids]

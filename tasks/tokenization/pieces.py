@@ -1,11 +1,13 @@
-"""Encode by pieces: each distinct piece of text once, by the library; every other time from a cache.
+"""Encode by pieces: each distinct piece of text once; every other time from a cache.
 
 In: a column of text, a tokenizer, and where it may be cut (`cuts.py`). Out: the ids that the library gives
-for whole documents. Real text repeats itself: of the pieces of web text one in a hundred is new, so the
-library sees a few per cent of the bytes. The cache is bounded (`CacheSize`); when it is full, what is not in
-it goes to the library each time, with the same result. One cache serves all shards and threads of a process.
+for whole documents. Real text repeats itself: of the pieces of web text a few in a hundred are new. Those are
+merged here where the tokenizer allows it (`bpe.py`), which needs neither the GIL nor an object a piece; what
+is left goes to the library. The cache is bounded (`CacheSize`); when it is full, what is not in it is encoded
+each time, with the same result. One cache serves all shards and threads of a process.
 """
 
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from tokenizers import Tokenizer
 
 from tasks.text.columns import text_buffers
 from tasks.text.hashing import table_size
+from tasks.tokenization.bpe import derive_merges
 from tasks.tokenization.cuts import Cuts
 from tasks.tokenization.lookup import (
     BYTES_AT,
@@ -31,6 +34,10 @@ from tasks.tokenization.lookup import (
     find_pieces,
     publish,
 )
+from tasks.tokenization.merges import Merges, merge_pieces
+from tasks.tokenization.regex import Unsupported
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_BYTES = 512
 """Of a piece that is kept: longer ones do not come twice."""
@@ -71,6 +78,11 @@ class PieceEncoder:
         """
         size = size or CacheSize()
         self._tokenizer, self._cuts = tokenizer, cuts
+        self._merges: Merges | None = None
+        try:
+            self._merges = derive_merges(cuts.inner)
+        except Unsupported as err:
+            logger.info("pieces that are new are encoded by tokenizers: %s", err)
         self._slots = np.zeros(size.slots, np.int64)
         self._entries = np.zeros((size.entries, 4), np.int32)
         self._hashes = np.zeros(size.entries, np.uint64)
@@ -135,22 +147,23 @@ class PieceEncoder:
         return found
 
     def _encode_new(self, data: NDArray[np.uint8], new_entries: NDArray[np.int32]) -> NDArray[np.uint32]:
-        """Encode new pieces with the library and note where the ids of each stand."""
-        if not len(new_entries):
-            return np.zeros(0, np.uint32)
-        leads = (new_entries[:, KEY] & 1).astype(np.bool_)
-        starts = new_entries[:, BYTES_AT].astype(np.int64)
-        stops = starts + (new_entries[:, KEY] >> 1)
-        raw = data.tobytes()
-        parts: list[NDArray[np.uint32]] = []
-        lengths = np.zeros(len(new_entries), np.int64)
-        for tokenizer, chosen in ((self._tokenizer, leads), (self._cuts.inner, ~leads)):
-            spans = zip(starts[chosen].tolist(), stops[chosen].tolist(), strict=True)
-            ids, lengths[chosen] = library_ids(tokenizer, [raw[a:b].decode() for a, b in spans])
+        """Encode new pieces, by our own merges where there are any, and note where the ids of each stand."""
+        num_bytes = int((new_entries[:, KEY] >> 1).sum())
+        merged, filled = np.zeros(num_bytes, np.uint32), 0
+        left = np.arange(len(new_entries))
+        if self._merges is not None:
+            filled = merge_pieces(self._merges, data, new_entries, merged)
+            left = np.flatnonzero(new_entries[:, NUM_IDS] < 0)
+        parts = [merged[:filled]]
+        leads = (new_entries[left, KEY] & 1).astype(np.bool_)
+        for tokenizer, chosen in ((self._tokenizer, left[leads]), (self._cuts.inner, left[~leads])):
+            starts = new_entries[chosen, BYTES_AT].astype(np.int64)
+            spans = zip(starts.tolist(), (starts + (new_entries[chosen, KEY] >> 1)).tolist(), strict=True)
+            ids, lengths = library_ids(tokenizer, [data[a:b].tobytes().decode() for a, b in spans])
+            new_entries[chosen, IDS_AT] = filled + np.cumsum(lengths) - lengths
+            new_entries[chosen, NUM_IDS] = lengths
             parts.append(ids)
-        order = np.concatenate([np.flatnonzero(leads), np.flatnonzero(~leads)])
-        new_entries[order, IDS_AT] = np.cumsum(lengths[order]) - lengths[order]
-        new_entries[:, NUM_IDS] = lengths
+            filled += len(ids)
         return np.concatenate(parts)
 
     def _insert(
