@@ -172,7 +172,7 @@ def test_shards_expected_are_enough_at_the_rate_and_grow_with_the_target(
     shards = [ShardNodes(position, size, size, {}) for position, size in enumerate(sizes)]
     known = data.draw(st.integers(0, len(sizes)))
     amounts = data.draw(st.lists(st.integers(0, 10**5), min_size=known, max_size=known))
-    chain, larger = (Chain(DOMAIN, shards, t, 1e-4) for t in (target, target * 2))
+    chain, larger = (Chain(DOMAIN, shards, t, 1e-4, least=t) for t in (target, target * 2))
     expected = chain.expected_shards(known, sum(amounts))
     assert known <= expected <= len(sizes)
     assert expected <= larger.expected_shards(known, sum(amounts))
