@@ -117,6 +117,9 @@ def outcome(resolved: Resolved, until: str, summary: JSON, *, walks: dict[str, W
     corpora = corpus_nodes(resolved, walks[DOMAIN])
     found = [stands(resolved.store, node.path) for node in corpora]
     stages["corpus"] = _tally([m for m in found if m], made)
+    if replayed := replay_nodes(resolved, walks):
+        general = {node.path: stands(resolved.store, node.path) for node in replayed}
+        stages["general:corpus"] = _tally([m for m in general.values() if m], made)
     milestones = [
         {
             "budget": node.reads["budget"],
