@@ -31,7 +31,7 @@ _WHERE = frozenset({"files", "dataset", "shard_bytes"})
 
 
 _REPLAY = frozenset({"replay_fraction", "max_repeats"})
-"""Fields of the general section that shape trainings alone."""
+"""Fields of the general section that shape no general shard."""
 _ASKED_FOR = frozenset({"benchmarks", "contamination"})
 """Stages that a shard may have been without."""
 _BY_MILESTONE = frozenset({"corpus", "training", "evaluation", "report"})
@@ -89,15 +89,18 @@ class Reasons:
         """`filtering.min_lines: 3 → 12`, for each field of a stage's sections that differs."""
         found = []
         sections = ("general",) if general and stage == "download" else SECTIONS.get(stage, ())
-        if stage == "training":
-            sections = (*sections, "general")
         for section in sections:
             old, new = self._recipe_before.get(section) or {}, self._recipe.get(section) or {}
             for field in sorted(old.keys() | new.keys()):
-                if section == "general" and (field in _REPLAY) != (stage == "training"):
-                    continue
-                if old.get(field) != new.get(field) and field not in _WHERE:
+                if old.get(field) != new.get(field) and field not in _WHERE | _REPLAY:
                     found.append(f"{section}.{field}: {_told(old.get(field))} → {_told(new.get(field))}")
+        if stage == "training" or (general and stage == "corpus"):
+            shares = [
+                (recipe.get("general") or {}).get("replay_fraction", 0)
+                for recipe in (self._recipe_before, self._recipe)
+            ]
+            if shares[0] != shares[1]:
+                found.append(f"general.replay_fraction: {shares[0]} → {shares[1]}")
         return found
 
 

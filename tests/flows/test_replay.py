@@ -158,6 +158,7 @@ def test_what_training_sees_counts_every_epoch(given: World) -> None:
 def test_a_changed_share_is_the_reason_of_new_trainings_alone(replaying: World) -> None:
     found = reasons(told(replaying, TENTH))
     assert found["training"] == {"general.replay_fraction: 0.25 → 0.1", "not made yet"}
+    assert found["general:corpus"] == {"general.replay_fraction: 0.25 → 0.1"}
     assert set(found) == {"training", "general:corpus"}
 
 
