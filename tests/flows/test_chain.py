@@ -162,6 +162,13 @@ def test_a_walk_ends_at_the_first_shard_that_is_not_whole(standing: World) -> No
     assert (cut.amounts, cut.filled) == (whole.amounts[:1], False)
 
 
+def test_where_nothing_is_held_out_no_general_text_is_asked_for(given: World) -> None:
+    resolved = given.resolve("held_out.fraction=0")
+    asked = walk(resolved.store, resolved.chains[GENERAL])
+    assert (asked.used, asked.filled) == ([], True)
+    assert resolved.chains[GENERAL].expected_shards(0, 0) == 0
+
+
 SIZES = st.lists(st.integers(1, 10**9), min_size=1, max_size=12)
 
 
