@@ -327,8 +327,6 @@ def print_plan(plan: JSON, console: Console) -> None:
         f"about {totals['seconds']:,.0f} s",
         highlight=False,
     )
-    for told in plan.get("replay", []):
-        console.print(replay_in_words(told), highlight=False)
     parts = ", ".join(
         f"{key.removesuffix('_bytes')} {size_told(value)}"
         for key, value in memory.items()
@@ -344,6 +342,8 @@ def print_plan(plan: JSON, console: Console) -> None:
     if pool:
         told = f"trainings and evaluations go to the pool {pool['name']}"
         console.print(f"{told}: {pool['idle'] or 'a worker is on line'}", highlight=False, soft_wrap=True)
+    for told in plan.get("replay", []):
+        console.print(replay_in_words(told), highlight=False)
     if any(node["estimated"] for node in plan["nodes"]):
         console.print(
             "~ an estimate: how many shards fill the budget is known once they are packed", highlight=False

@@ -21,8 +21,6 @@ from tasks.training.replay import Replay
 STAGE = "training"
 VERSION = 1
 
-BESIDE_CONFIG = frozenset({"seed", "replay_fraction"})
-"""What a node's config tells beside the fields of `TrainingConfig`."""
 HOW_FIELDS = ("zero_stage", "offload", "gradient_checkpointing", "micro_batch", "checkpoint_every")
 
 
@@ -218,6 +216,10 @@ def how_of(config: TrainingConfig, ranks: int, nodes: int = 1) -> JSON:
     """What is told to the task beside the node: how to compute it, by so many ranks on each of the nodes."""
     given: JSON = config.model_dump(mode="json", include=set(HOW_FIELDS))
     return {"ranks": ranks * nodes, "nodes": nodes, **given}
+
+
+BESIDE_CONFIG = frozenset({"seed", "replay_fraction"})
+"""What a training node's config tells beside the fields of `TrainingConfig`."""
 
 
 def config_of(made: Node, told: JSON) -> tuple[TrainingConfig, int]:
