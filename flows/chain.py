@@ -1,9 +1,10 @@
 """The data nodes of a corpus, known before anything runs: one chain of nodes a source shard.
 
 A chain is download → filtering → signatures → dedup (which also follows the shard before it) →
-tokenization → packing. The general corpus' chain ends at dedup: it is measured, never packed. A recipe that
-decontaminates has one node more in each domain shard, contamination, beside signatures; it reads the items of
-the benchmarks, a node of the first shard. General text is never trained on, so it is not looked at. Adopted
+tokenization → packing. The general corpus' chain ends at dedup: it is measured. Where it is replayed too, a
+second chain goes on from the same nodes, replay: as far as training needs, packed by the domain's tokenizer.
+A recipe that decontaminates has one node more in each shard that is trained on, contamination, beside
+signatures; it reads the items of the benchmarks, a node of the first shard. Adopted
 tokens have packed shards alone: what comes before was done elsewhere, no text is left to hold out. The
 tokenizer that models are saved and measured with is a node of the first shard: trained on it, or made of a
 given one.
@@ -29,7 +30,7 @@ from tasks.store.node import Node
 from tasks.store.paths import Store
 from tasks.tokenization.config import TokenizerRef
 
-DOMAIN, GENERAL = "domain", "general"
+DOMAIN, GENERAL, REPLAY = "domain", "general", "replay"
 _TOKENS_PER_BYTE = 0.25
 """Of text before filtering, for a 32k BPE on English text: 3.2 bytes a token, a fifth dropped."""
 _BYTES_PER_DOCUMENT = 5000
@@ -70,10 +71,13 @@ class Chain:
     corpus: str
     shards: list[ShardNodes]
     target: int
-    """Sequences to pack (domain), documents to hold out (general)."""
+    """Sequences to pack (domain, replay), documents to hold out (general)."""
 
     rate_guess: float
     """What a byte of text adds towards the target, before anything was measured."""
+
+    least: int
+    """Of the target: less is too little where the sources end."""
 
     @cached_property
     def _text_before(self) -> list[int]:
@@ -113,9 +117,18 @@ class Chain:
 
     def amount(self, shard: dict[str, Manifest]) -> int:
         """What a finished shard adds towards the target."""
-        if self.corpus == DOMAIN:
-            return shard["packing"].files[0].rows or 0
-        return shard["dedup"].dropped.get("held_out", 0)
+        if self.corpus == GENERAL:
+            return shard["dedup"].dropped.get("held_out", 0)
+        return shard["packing"].files[0].rows or 0
+
+    def fills(self, whole: int, added: int) -> bool:
+        """Whether the shards that are whole do: the target, or what is enough of it where there are no more.
+
+        Args:
+            whole: how many shards from the first on are whole.
+            added: what they added.
+        """
+        return added >= (self.target if whole < len(self.shards) else self.least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +163,8 @@ def domain_chain(recipe: Recipe, shards: list[SourceShard], tokenizer: Tokenizer
         nodes["tokenization"] = tokenization.node(recipe.tokenization, fetched, verdicts, tokenizer)
         nodes["packing"] = packing.node(recipe.packing, nodes["tokenization"])
         found.append(replace(shard, nodes=nodes))
-    return Chain(DOMAIN, found, recipe.sequences[-1], _TOKENS_PER_BYTE / recipe.packing.sequence_length)
+    target = recipe.sequences[-1]
+    return Chain(DOMAIN, found, target, _TOKENS_PER_BYTE / recipe.packing.sequence_length, least=target)
 
 
 def adopted_chain(recipe: Recipe, adopted: Adopted, tokenizer: TokenizerRef) -> Chain:
@@ -162,15 +176,38 @@ def adopted_chain(recipe: Recipe, adopted: Adopted, tokenizer: TokenizerRef) -> 
             nodes = {"tokenizer": tokenization.given_tokenizer_node(tokenizer), **nodes}
         tokens = shard.sequences * adopted.sequence_length
         found.append(ShardNodes(position, tokens, shard.read_bytes, nodes))
-    return Chain(DOMAIN, found, recipe.sequences[-1], 1 / adopted.sequence_length)
+    target = recipe.sequences[-1]
+    return Chain(DOMAIN, found, target, 1 / adopted.sequence_length, least=target)
 
 
 def general_chain(recipe: Recipe, shards: list[SourceShard]) -> Chain:
     """The chain of the general corpus: as far as its held-out slice needs."""
     assert recipe.general is not None
-    shard_nodes = _measured(recipe, recipe.general, shards)
+    looked = recipe.replay_fraction and recipe.dedup.decontaminate != "off"
+    benchmarks = evaluation.items_node(recipe.evaluation) if looked else None
+    shard_nodes = _measured(recipe, recipe.general, shards, benchmarks)
     rate = recipe.held_out.fraction / _BYTES_PER_DOCUMENT
-    return Chain(GENERAL, shard_nodes, recipe.held_out.max_documents, rate)
+    target = recipe.held_out.max_documents if recipe.held_out.fraction else 0
+    return Chain(GENERAL, shard_nodes, target, rate, least=0)
+
+
+def replay_chain(recipe: Recipe, general: Chain, tokenizer: TokenizerRef) -> Chain:
+    """The general corpus' chain gone on with: as far as replay needs, at least once in `max_repeats`.
+
+    Args:
+        recipe: that replays.
+        general: the chain it goes on from, whose nodes it shares.
+        tokenizer: the domain's.
+    """
+    assert recipe.general is not None
+    found: list[ShardNodes] = []
+    for shard in general.shards:
+        fetched, verdicts = shard.nodes["download"], shard.nodes["dedup"]
+        tokenized = tokenization.node(recipe.tokenization, fetched, verdicts, tokenizer)
+        packed = packing.node(recipe.packing, tokenized)
+        found.append(replace(shard, nodes={**shard.nodes, "tokenization": tokenized, "packing": packed}))
+    rate, target = _TOKENS_PER_BYTE / recipe.packing.sequence_length, recipe.replayed[-1]
+    return Chain(REPLAY, found, target, rate, least=-(-target // recipe.general.max_repeats))
 
 
 def _measured(
@@ -195,6 +232,8 @@ def _measured(
 
 def walk(store: Store, chain: Chain) -> Walk:
     """Follow a chain through the store as far as every node stands, up to its target."""
+    if chain.target == 0:  # nothing is asked for
+        return Walk([], [], filled=True)
     used: list[dict[str, Manifest]] = []
     amounts: list[int] = []
     added = 0
@@ -209,5 +248,4 @@ def walk(store: Store, chain: Chain) -> Walk:
         added += amounts[-1]
         if added >= chain.target:
             break
-    filled = added >= chain.target or (chain.corpus == GENERAL and len(used) == len(chain.shards))
-    return Walk(used, amounts, filled=filled)
+    return Walk(used, amounts, filled=chain.fills(len(used), added))

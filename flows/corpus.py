@@ -22,9 +22,10 @@ from prefect import flow
 from prefect.futures import PrefectFuture
 
 from flows.adoption import build_adopted
-from flows.chain import DOMAIN, Chain, ShardNodes, Walk
-from flows.milestones import corpus_nodes
+from flows.chain import DOMAIN, REPLAY, Chain, ShardNodes, Walk
+from flows.milestones import corpus_nodes, replay_nodes
 from flows.recipe import Recipe
+from flows.replay import replay_in_words, replay_told, too_little_told
 from flows.resolve import Resolved, resolve
 from flows.server import remember_run
 from flows.shown import corpus_shown, show_funnel
@@ -228,7 +229,8 @@ class _Build:
         """Whether all that a node reads stands; its own shard's earlier stages do."""
         if stage in IN_ORDER and position and stage not in self.shards[position - 1].done:
             return False
-        return stage not in OF_FIRST or OF_FIRST[stage] in self.shards[0].done
+        first = OF_FIRST.get(stage)
+        return first not in self.chain.shards[0].nodes or first in self.shards[0].done
 
     def _wake(self, shard: _Shard, stage: str) -> None:
         """Have those looked at that a stage of a shard lets go on."""
@@ -303,14 +305,15 @@ def _in_order(futures: dict[str, PrefectFuture[JSON]]) -> dict[str, PrefectFutur
     on_running=[remember_run],
 )
 def build_corpus(recipe: Recipe, corpus: str = DOMAIN) -> JSON:
-    """Build what is missing of a corpus: of the domain, or as much of the general text as is measured.
+    """Build what is missing of a corpus: the domain's, or the general text that is measured or replayed.
 
     Returns:
         `{"made": [node paths]}`, in the order they were made.
 
     Raises:
         ShardsFailed: shards failed; `.summary` has `made`, `failed` and `waiting`.
-        BudgetError: the sources hold less than the largest milestone asks for; both numbers are told.
+        BudgetError: the sources hold less than the largest milestone asks for, or the general ones less
+            than it replays; both numbers are told.
         StoreDamaged: a shard met a file that is not what its manifest says.
     """
     return _built(recipe, corpus)  # by name: a cluster pickles the flow with all that its body names
@@ -322,8 +325,7 @@ def _built(recipe: Recipe, corpus: str) -> JSON:
     with corpus_shown(recipe, build.chain) as shown:
         build.run()
         INDEXES.clear()  # of no use to what follows, which wants the memory
-        if corpus == DOMAIN:
-            _commit_corpora(build)
+        _commit_corpora(build)
         if build.made:
             show_funnel(shown, build.chain, [shard.done for shard in build.shards[: len(build.amounts)]])
         return _outcome(build)
@@ -331,8 +333,15 @@ def _built(recipe: Recipe, corpus: str) -> JSON:
 
 def _commit_corpora(build: _Build) -> None:
     """The corpora of the milestones that are filled: lists of packed shards, made in no time."""
-    walked = Walk([], build.amounts, filled=build.filled)
-    for node in corpus_nodes(build.resolved, walked):
+    chain = build.chain
+    walked = Walk([], build.amounts, filled=chain.fills(len(build.amounts), build.added))
+    nodes = corpus_nodes(build.resolved, walked) if chain.corpus == DOMAIN else []
+    if chain.corpus == REPLAY:
+        nodes = replay_nodes(build.resolved, {REPLAY: walked})
+        for told in replay_told(build.resolved, {REPLAY: walked}):
+            level = logging.WARNING if told["repeats"] > 1 else logging.INFO
+            logger.log(level, "%s", replay_in_words(told))
+    for node in nodes:
         if stands(build.resolved.store, node.path) is None:
             label = format_tokens(node.reads["budget"])
             commit_corpus(build.resolved.store.root, node.to_json(), label)
@@ -358,14 +367,16 @@ def _outcome(build: _Build) -> JSON:
         told = [f"{f['stage']} shard {f['shard']}: {f['error']}" for f in build.failed]
         count = f"{len(told)} shard{'s' * (len(told) > 1)} failed{waiting}; run again to redo just these"
         raise with_summary(ShardsFailed("\n".join([*told, count])), summary)
-    if build.chain.corpus == DOMAIN:
-        raise with_summary(BudgetError(_too_little(build)), summary)
-    return summary
+    if build.chain.fills(len(build.amounts), build.added):
+        return summary
+    raise with_summary(BudgetError(_too_little(build)), summary)
 
 
 def _too_little(build: _Build) -> str:
     recipe = build.resolved.recipe
     length, held = recipe.packing.sequence_length, sum(build.amounts)
+    if build.chain.corpus == REPLAY:
+        return too_little_told(build.resolved, held)
     asked, found = recipe.budget.milestones[-1], held * length
     return (
         f"the sources hold {found:,} tokens in {held:,} sequences of {length} after filtering and dedup, "

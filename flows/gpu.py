@@ -43,8 +43,9 @@ logger = logging.getLogger(__name__)
 
 def models_of(resolved: Resolved) -> list[Model]:
     """The base and the model of each milestone whose corpus stands."""
-    domain = walks_of(resolved)[DOMAIN]
-    return [base_model(resolved), *milestone_models(resolved, corpus_nodes(resolved, domain))]
+    walks = walks_of(resolved)
+    corpora = corpus_nodes(resolved, walks[DOMAIN])
+    return [base_model(resolved), *milestone_models(resolved, walks, corpora)]
 
 
 def make_model(resolved: Resolved, model: Model) -> list[str]:

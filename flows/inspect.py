@@ -46,12 +46,12 @@ def status(resolved: Resolved, *, on_server: bool) -> JSON:
     stages: JSON = {}
     labels = [format_tokens(budget) for budget in resolved.recipe.budget.milestones]
     for stage, of_stage in nodes.items():
-        standing = 0
+        standing, by_milestone = 0, stage.rpartition(":")[2] in _BY_MILESTONE
         for position, node in enumerate(of_stage):
             if stands(resolved.store, node.path):
                 standing += 1
                 continue
-            name = labels[position] if stage in _BY_MILESTONE else f"{position:05d}"
+            name = labels[position] if by_milestone else f"{position:05d}"
             entry = {"stage": stage, "shard": name}
             failure = read_failure(resolved.store, node)
             if failure is not None:
@@ -61,10 +61,10 @@ def status(resolved: Resolved, *, on_server: bool) -> JSON:
                 blocked.append(entry)
             else:
                 missing.append(entry)
-        if stage in _BY_MILESTONE:  # those without a corpus to stand on have no node yet
+        if by_milestone:  # those without a corpus to stand on have no node yet
             later = [{"stage": stage, "shard": label} for label in labels[len(of_stage) :]]
             (blocked if failed else missing).extend(later)
-        expected = max(len(of_stage), len(labels) if stage in _BY_MILESTONE else 0)
+        expected = max(len(of_stage), len(labels) if by_milestone else 0)
         stages[stage] = {"stand": standing, "expected": expected}
     return {
         "recipe": resolved.recipe.name,

@@ -21,11 +21,11 @@ from tasks.store.json import JSON
 from tasks.store.manifest import NAME, Manifest, read_manifest
 from tasks.store.packed import PackedCorpus
 from tasks.store.paths import Store
-from tasks.training.config import TrainingConfig
-from tasks.training.inputs import corpus_borders
+from tasks.training.config import BESIDE_CONFIG, TrainingConfig
+from tasks.training.inputs import corpus_borders, replay_of
 from tasks.training.order import SequenceOrder
 
-_STAGE_OF = {"model": "training", "base": "training", "predecessor": "dedup"}
+_STAGE_OF = {"model": "training", "base": "training", "predecessor": "dedup", "replay": "corpus"}
 """Of inputs that are not called by their stage."""
 _GIVEN = frozenset({"training", "tokenizer"})
 """What may be given as files instead of made here: where no such node stands, the input is their digest."""
@@ -165,24 +165,21 @@ def documents_of_step(given: str, step: int) -> JSON:
         step: from 1 to its last.
 
     Returns:
-        The `lineage --step --json` object: `sequences`, in the order of the step, each with its row in the
-        corpus and its documents: id, and the file and the row (of jsonl the byte) it came from.
+        The `lineage --step --json` object: `sequences`, in the order of the step, each with its corpus
+        (domain, or general of what is replayed), its row there and its documents: id, and the file and the
+        row (of jsonl the byte) it came from.
 
     Raises:
         RecipeError: the path is no training, or it has no such step.
         StoreDamaged: the training, its corpora or their shards do not stand.
     """
     place = _place(given)
-    corpora = [
-        str(_node_of(name, value))
-        for name, value in place.manifest.inputs.items()
-        if name.startswith("corpus-")
-    ]
+    corpora, general = (_of_milestones(place.manifest, role) for role in ("corpus", "replay"))
     if place.manifest.stage != "training" or not corpora:
         what = "a base that no step trained" if place.manifest.stage == "training" else place.manifest.stage
         raise RecipeError(f"--step is of a training, {given} is {what}")
     borders, _ = corpus_borders(place.store, corpora)
-    fields = {name: value for name, value in place.manifest.config.items() if name != "seed"}
+    fields = {name: value for name, value in place.manifest.config.items() if name not in BESIDE_CONFIG}
     config = TrainingConfig.model_validate({"base_model": "-", **fields})
     order = SequenceOrder(
         seed=place.manifest.config["seed"],
@@ -190,22 +187,31 @@ def documents_of_step(given: str, step: int) -> JSON:
         global_batch=config.global_batch_sequences,
         window=config.shuffle_window_sequences,
         epochs=config.epochs,
+        replay=replay_of(place.store, place.manifest.config.get("replay_fraction", 0.0), general),
     )
     if not 1 <= step <= order.num_steps:
         raise RecipeError(f"--step {step}: this training has the steps 1 to {order.num_steps}")
     rows = order.batch_rows(step - 1)
-    corpus = read_manifest(place.store, corpora[-1])
-    assert corpus is not None, "its borders were just read"
-    with PackedCorpus(place.store, corpora[-1]) as packed:
+    read = [corpora[-1], *general[-1:]]
+    with PackedCorpus(place.store, *read) as packed:
         documents = packed.doc_ids(rows)
-    shards = corpus.shards or []
+    manifests = [read_manifest(place.store, path) for path in read]
+    shards = [shard for corpus in manifests if corpus for shard in corpus.shards or []]
     ends = np.cumsum([shard["rows"] for shard in shards])
     origins = _Origins(place.store, [str(shard["path"]) for shard in shards])
     sequences = []
     for row, ids in zip(rows.tolist(), documents, strict=True):
         shard = int(np.searchsorted(ends, row, side="right"))
-        sequences.append({"row": row, "documents": [origins.of(shard, document) for document in ids]})
+        told = [origins.of(shard, document) for document in ids]
+        name, first = ("domain", 0) if row < borders[-1] else ("general", borders[-1])
+        sequences.append({"corpus": name, "row": row - first, "documents": told})
     return {"path": place.store.address(place.path), "step": step, "sequences": sequences}
+
+
+def _of_milestones(training: Manifest, role: str) -> list[str]:
+    """The corpora of one kind that a training stands on, smallest first."""
+    inputs = training.inputs.items()
+    return [str(_node_of(name, value)) for name, value in inputs if name.startswith(f"{role}-")]
 
 
 class _Origins:
@@ -281,7 +287,8 @@ def _code(nodes: list[JSON]) -> str:
 def print_documents(told: JSON, console: Console) -> None:
     """A line a document, under its sequence."""
     for sequence in told["sequences"]:
-        console.print(f"corpus row {sequence['row']}", highlight=False)
+        of = "general " if sequence["corpus"] == "general" else ""
+        console.print(f"{of}corpus row {sequence['row']}", highlight=False)
         for document in sequence["documents"]:
             place = f"byte {document['byte']}" if "byte" in document else f"row {document['row']}"
             token = f", token {document['token']}" if "token" in document else ""

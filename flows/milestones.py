@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import tasks.packing.config as packing
 import tasks.training.config as training
-from flows.chain import DOMAIN, GENERAL, Walk
+from flows.chain import DOMAIN, GENERAL, REPLAY, Walk
 from flows.resolve import Resolved
 from tasks.evaluation.config import EvaluatedModel, benchmark_node, held_out_node
 from tasks.report.config import report_node
@@ -47,6 +47,29 @@ def corpus_nodes(resolved: Resolved, domain: Walk) -> list[Node]:
     return [packing.corpus_node(packed, config=resolved.recipe.packing, budget=budget) for budget in reached]
 
 
+def replay_nodes(resolved: Resolved, walks: dict[str, Walk]) -> list[Node]:
+    """The general corpora that the milestones replay, smallest first, as far as their rows are known.
+
+    Where the sources hold fewer rows than a milestone replays, all of them: it sees them again.
+    """
+    if REPLAY not in walks:
+        return []
+    chain, walked = resolved.chains[REPLAY], walks[REPLAY]
+    packed = [
+        (shard.nodes["packing"], rows) for shard, rows in zip(chain.shards, walked.amounts, strict=False)
+    ]
+    config = resolved.recipe.packing
+    held = [min(needed, walked.added) for needed in resolved.recipe.replayed]
+    known = [
+        rows
+        for rows, needed in zip(held, resolved.recipe.replayed, strict=True)
+        if rows == needed or walked.filled
+    ]
+    return [
+        packing.corpus_node(packed, config=config, budget=rows * config.sequence_length) for rows in known
+    ]
+
+
 def tokenizer_node(resolved: Resolved) -> Node:
     """The tokenizer that models are saved and measured with."""
     return resolved.chains[DOMAIN].shards[0].nodes["tokenizer"]
@@ -66,12 +89,13 @@ def base_model(resolved: Resolved) -> Model:
     return Model("base", made, Files.of_node(made))
 
 
-def milestone_models(resolved: Resolved, corpora: list[Node]) -> list[Model]:
-    """The model of each milestone whose corpus is known."""
+def milestone_models(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]) -> list[Model]:
+    """The model of each milestone whose corpus is known, and the general one that it replays."""
+    replayed, fraction = replay_nodes(resolved, walks), resolved.recipe.replay_fraction
     base, tokenizer = base_model(resolved), Files.of_node(tokenizer_node(resolved))
     extends = resolved.recipe.training.continuation == "extend"
     found: list[Model] = []
-    for number, corpus in enumerate(corpora):
+    for number, corpus in enumerate(corpora[: len(replayed)] if fraction else corpora):
         node = training.node(
             resolved.recipe.training,
             seed=resolved.recipe.seed,
@@ -79,6 +103,8 @@ def milestone_models(resolved: Resolved, corpora: list[Node]) -> list[Model]:
             tokenizer=tokenizer,
             corpora=corpora[: number + 1],
             previous=found[-1].node if found and extends else None,
+            replay_fraction=fraction,
+            replayed=replayed[: number + 1],
         )
         found.append(Model(format_tokens(corpus.reads["budget"]), node, Files.of_node(node)))
     return found
@@ -139,7 +165,7 @@ def report_node_of(
     inputs: dict[str, str] = {}
     for corpus in corpora:
         inputs[f"corpus {corpus.reads['budget']}"] = corpus.fingerprint
-    for model in [base_model(resolved), *milestone_models(resolved, corpora)]:
+    for model in [base_model(resolved), *milestone_models(resolved, walks, corpora)]:
         inputs[f"model {model.label}"] = model.files.identity
         measured = units[model.label] if units else evaluation_nodes(resolved, model, walks, corpora[0])
         for name, unit in measured.items():

@@ -2,17 +2,20 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from flows.chain import DOMAIN, Chain, Walk, walk
+from flows.chain import DOMAIN, Walk, walk
 from flows.milestones import (
     BITS,
     base_model,
     corpus_nodes,
     evaluation_nodes,
     milestone_models,
+    replay_nodes,
     report_node_of,
 )
 from flows.record import write_record
+from flows.replay import replay_told
 from flows.resolve import Resolved
 from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, stands
@@ -53,21 +56,24 @@ def nodes_of(resolved: Resolved, walks: dict[str, Walk]) -> dict[str, list[Node]
     Of shards: those in use, and those the budget is expected to need. Of what stands on the corpora: all that
     is known once they stand.
     """
-    nodes: dict[str, list[Node]] = {}
+    shards: dict[str, dict[str, Node]] = {}
     for corpus, chain in resolved.chains.items():
         walked = walks[corpus]
         reached = len(walked.used)
         if not walked.filled:
             reached = chain.expected_shards(reached, walked.added)
         for shard in chain.shards[:reached]:
-            for stage, node in shard.nodes.items():
-                nodes.setdefault(chain.stage_name(stage), []).append(node)
+            for stage, node in shard.nodes.items():  # general shards may be both measured and replayed
+                shards.setdefault(chain.stage_name(stage), {})[node.path] = node
+    nodes = {stage: list(of_stage.values()) for stage, of_stage in shards.items()}
     corpora = corpus_nodes(resolved, walks[DOMAIN])
     nodes["corpus"] = corpora
-    models = [base_model(resolved), *milestone_models(resolved, corpora)]
+    if replayed := replay_nodes(resolved, walks):
+        nodes["general:corpus"] = replayed
+    models = [base_model(resolved), *milestone_models(resolved, walks, corpora)]
     nodes["base"] = [models[0].node] if models[0].node else []
     nodes["training"] = [model.node for model in models[1:] if model.node]
-    if len(corpora) == len(resolved.recipe.budget.milestones):
+    if len(models) == 1 + len(resolved.recipe.budget.milestones):
         units = [evaluation_nodes(resolved, model, walks, corpora[0]) for model in models]
         nodes["evaluation"] = [unit for of_model in units for unit in of_model.values()]
         nodes["report"] = [report_node_of(resolved, walks, corpora)]
@@ -106,11 +112,14 @@ def outcome(resolved: Resolved, until: str, summary: JSON, *, walks: dict[str, W
     made = set(summary.get("made", []))
     walks = walks or walks_of(resolved)
     stages: JSON = {}
-    for corpus, chain in resolved.chains.items():
-        stages |= _data_stages(resolved, chain, walks[corpus], made)
+    for stage, used in stages_used(resolved, walks).items():
+        stages[stage] = _told(used, made)
     corpora = corpus_nodes(resolved, walks[DOMAIN])
     found = [stands(resolved.store, node.path) for node in corpora]
     stages["corpus"] = _tally([m for m in found if m], made)
+    if replayed := replay_nodes(resolved, walks):
+        general = {node.path: stands(resolved.store, node.path) for node in replayed}
+        stages["general:corpus"] = _tally([m for m in general.values() if m], made)
     milestones = [
         {
             "budget": node.reads["budget"],
@@ -123,6 +132,8 @@ def outcome(resolved: Resolved, until: str, summary: JSON, *, walks: dict[str, W
         for node, manifest in zip(corpora, found, strict=True)
         if manifest
     ]
+    for milestone, told in zip(milestones, replay_told(resolved, walks), strict=False):
+        milestone["replay"] = told
     done: JSON = {"recipe": resolved.recipe.name, "stages": stages, "milestones": milestones, "base": None}
     done |= {"failed": summary.get("failed", []), "report": None}
     if milestones and len(milestones) == len(corpora):
@@ -131,27 +142,38 @@ def outcome(resolved: Resolved, until: str, summary: JSON, *, walks: dict[str, W
     return done
 
 
-def _data_stages(resolved: Resolved, chain: Chain, done: Walk, made: set[str]) -> JSON:
-    stages: dict[str, list[Manifest]] = {}
-    beside: dict[str, list[Manifest]] = {}
-    for shard in done.used:
-        for stage, manifest in shard.items():
-            if stage in TOLD_UNDER:
-                beside.setdefault(TOLD_UNDER[stage], []).append(manifest)
-            else:
-                stages.setdefault(stage, []).append(manifest)
-    names = [s for s in chain.shards[0].nodes if s not in TOLD_UNDER] if chain.shards else []
-    told: JSON = {}
-    for stage in names:
-        tally = _tally(stages.get(stage, []), made)
-        for manifest in beside.get(stage, []):
-            tally["seconds"] = round(tally["seconds"] + manifest.seconds, 3)
-            tally["peak_rss_bytes"] = max(tally["peak_rss_bytes"], manifest.peak_rss_bytes)
-        counts = [m.details["contaminated"] for m in stages.get(stage, []) if "contaminated" in m.details]
-        if counts:
-            tally["contaminated"] = dict(sum(map(Counter, counts), Counter[str]()))
-        told[chain.stage_name(stage)] = tally
-    return told
+@dataclass(slots=True)
+class Used:
+    """What a recipe uses of one data stage, by path, and what is told under it."""
+
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    beside: dict[str, Manifest] = field(default_factory=dict)
+
+
+def stages_used(resolved: Resolved, walks: dict[str, Walk]) -> dict[str, Used]:
+    """The shards in use of each data stage; one that is measured and replayed counts once."""
+    found: dict[str, Used] = {}
+    for corpus, chain in resolved.chains.items():
+        for stage in chain.shards[0].nodes if chain.shards else []:
+            if stage not in TOLD_UNDER:
+                found.setdefault(chain.stage_name(stage), Used())
+        for shard in walks[corpus].used:
+            for stage, manifest in shard.items():
+                used = found[chain.stage_name(TOLD_UNDER.get(stage, stage))]
+                (used.beside if stage in TOLD_UNDER else used.manifests)[manifest.path] = manifest
+    return found
+
+
+def _told(used: Used, made: set[str]) -> JSON:
+    """One data stage's entry, with the time of what is told under it."""
+    tally = _tally(used.manifests.values(), made)
+    for manifest in used.beside.values():
+        tally["seconds"] = round(tally["seconds"] + manifest.seconds, 3)
+        tally["peak_rss_bytes"] = max(tally["peak_rss_bytes"], manifest.peak_rss_bytes)
+    counts = [m.details["contaminated"] for m in used.manifests.values() if "contaminated" in m.details]
+    if counts:
+        tally["contaminated"] = dict(sum(map(Counter, counts), Counter[str]()))
+    return tally
 
 
 def _tally(manifests: Iterable[Manifest], made: set[str]) -> JSON:
@@ -201,7 +223,7 @@ def _add_failures(stages: JSON, summary: JSON) -> None:
 def _add_models(resolved: Resolved, until: str, walks: dict[str, Walk], done: JSON, made: set[str]) -> None:
     """Trainings, evaluations and the report, as far as they were asked for and stand."""
     corpora = corpus_nodes(resolved, walks[DOMAIN])
-    models = [base_model(resolved), *milestone_models(resolved, corpora)]
+    models = [base_model(resolved), *milestone_models(resolved, walks, corpora)]
     trained: list[Manifest] = []
     measured: list[Manifest] = []
     for model in models if reaches(until, "train") else []:

@@ -11,17 +11,19 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
-from flows.chain import DOMAIN, Chain, Walk, room_of
+from flows.chain import DOMAIN, REPLAY, Chain, Walk, room_of
 from flows.milestones import (
     Model,
     base_model,
     corpus_nodes,
     evaluation_nodes,
     milestone_models,
+    replay_nodes,
     report_node_of,
 )
 from flows.outcome import reaches, walks_of
 from flows.reasons import Reasons
+from flows.replay import replay_in_words, replay_told
 from flows.resolve import Resolved
 from flows.standing import standing
 from tasks.store.fingerprint import source_hash
@@ -58,6 +60,8 @@ class _Draft:
     resolved: Resolved
     reasons: Reasons
     nodes: list[JSON] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
+    """Paths of shards' nodes: general shards may be both measured and replayed."""
     drifts: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     bytes_to_read: int = 0
     tokens_to_make: float = 0.0
@@ -129,9 +133,11 @@ def make_plan(resolved: Resolved, until: str = "report", *, walks: dict[str, Wal
     draft.seconds /= min(resolved.settings.workers, max(1, len(draft.nodes)))
     _add_models(draft, walks, until)
     states = Counter(node["state"] for node in draft.nodes)
+    replayed = replay_told(resolved, walks)
     return {
         "recipe": resolved.recipe.name,
         "nodes": draft.nodes,
+        **({"replay": replayed} if replayed else {}),
         "totals": {
             "hit": states["HIT"] + states["DRIFT"],
             "miss": states["MISS"],
@@ -163,6 +169,9 @@ def _add_shards(draft: _Draft, chain: Chain, walked: Walk) -> None:
         name = shard.name
         for stage, node in nodes.items():
             manifest = manifests.get(stage)
+            if node.path in draft.told:
+                continue
+            draft.told.add(node.path)
             draft.add(
                 node,
                 manifest,
@@ -208,9 +217,12 @@ def _add_models(draft: _Draft, walks: dict[str, Walk], until: str) -> None:
     known: list[Node | None] = [*corpora, *[None] * (len(labels) - len(corpora))]
     for number, (label, corpus) in enumerate(zip(labels, known, strict=True)):
         draft.add(corpus, draft.look(corpus), "corpus", label, number, estimated=corpus is None, upstream=[])
+    _add_replayed(draft, walks, labels)
     if not reaches(until, "train"):
         return
-    models = {model.label: model for model in [base_model(resolved), *milestone_models(resolved, corpora)]}
+    models = {
+        model.label: model for model in [base_model(resolved), *milestone_models(resolved, walks, corpora)]
+    }
     base = models["base"].node
     if base is not None:
         found = draft.look(base)
@@ -223,7 +235,8 @@ def _add_models(draft: _Draft, walks: dict[str, Walk], until: str) -> None:
         if found is None:
             extends = number > 0 and recipe.training.continuation == "extend"
             before = recipe.sequences[number - 1] if extends else 0
-            draft.seconds += _training_seconds(resolved, recipe.sequences[number] - before)
+            trained = recipe.trained(recipe.sequences[number]) - recipe.trained(before)
+            draft.seconds += _training_seconds(resolved, trained)
             draft.disk_bytes += _MODEL_BYTES[recipe.training.continuation] * parameter_count(
                 resolved.base.config
             )
@@ -231,10 +244,21 @@ def _add_models(draft: _Draft, walks: dict[str, Walk], until: str) -> None:
         return
     measured = _add_evaluations(draft, walks, models, corpora, ["base", *labels])
     if reaches(until, "report"):
-        whole = len(corpora) == len(labels)
+        whole = len(models) == 1 + len(labels)
         report = report_node_of(resolved, walks, corpora, measured) if whole else None
         found = draft.look(report)
         draft.add(report, found, "report", recipe.name, 0, estimated=report is None, upstream=[])
+
+
+def _add_replayed(draft: _Draft, walks: dict[str, Walk], labels: list[str]) -> None:
+    """The general corpora that trainings replay."""
+    if REPLAY not in walks:
+        return
+    nodes = replay_nodes(draft.resolved, walks)
+    known: list[Node | None] = [*nodes, *[None] * (len(labels) - len(nodes))]
+    for number, (label, node) in enumerate(zip(labels, known, strict=True)):
+        found, estimated = draft.look(node), node is None
+        draft.add(node, found, "general:corpus", label, number, estimated=estimated, upstream=[])
 
 
 def _add_evaluations(
@@ -251,7 +275,8 @@ def _add_evaluations(
             units = {**known[label]}
         else:
             names = list(recipe.evaluation.benchmarks)
-            measured = [corpus for corpus, chain in resolved.chains.items() if chain.has_text]
+            chains = resolved.chains.items()
+            measured = [corpus for corpus, chain in chains if chain.has_text and corpus != REPLAY]
             names += [f"bits_per_byte.{corpus}" for corpus in measured] if recipe.held_out.fraction else []
             units = dict.fromkeys(names, None)
         for name, unit in units.items():
@@ -268,7 +293,7 @@ def _training_seconds(resolved: Resolved, sequences: int) -> float:
     """By 6 N floating-point operations a token: a guess until a training was measured."""
     flops = _GPU_FLOPS if resolved.settings.has_gpu else _CPU_FLOPS
     flops *= 3 / 4 if resolved.recipe.training.gradient_checkpointing else 1
-    tokens = sequences * resolved.recipe.packing.sequence_length * resolved.recipe.training.epochs
+    tokens = sequences * resolved.recipe.packing.sequence_length
     return 10 + 6 * parameter_count(resolved.base.config) * tokens / (flops * resolved.settings.all_ranks)
 
 
@@ -314,6 +339,8 @@ def print_plan(plan: JSON, console: Console) -> None:
     if pool:
         told = f"trainings and evaluations go to the pool {pool['name']}"
         console.print(f"{told}: {pool['idle'] or 'a worker is on line'}", highlight=False, soft_wrap=True)
+    for told in plan.get("replay", []):
+        console.print(replay_in_words(told), highlight=False)
     if any(node["estimated"] for node in plan["nodes"]):
         console.print(
             "~ an estimate: how many shards fill the budget is known once they are packed", highlight=False

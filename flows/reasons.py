@@ -30,6 +30,8 @@ _WHERE = frozenset({"files", "dataset", "shard_bytes"})
 """Fields of a source that say where text lies or how it is cut: what they change shows as new shards."""
 
 
+_REPLAY = frozenset({"replay_fraction", "max_repeats"})
+"""Fields of the general section that shape no general shard."""
 _ASKED_FOR = frozenset({"benchmarks", "contamination"})
 """Stages that a shard may have been without."""
 _BY_MILESTONE = frozenset({"corpus", "training", "evaluation", "report"})
@@ -67,7 +69,7 @@ class Reasons:
             self._changed[kind] = self.changed_fields(node.stage, general=kind[1])
         changed = self._changed[kind]
         if position >= len(self._before.nodes.get("download" if kind[0] in _ASKED_FOR else stage, [])):
-            return f"new {'milestone' if stage in _BY_MILESTONE else 'shard'}"
+            return f"new {'milestone' if node.stage in _BY_MILESTONE else 'shard'}"
         if changed:
             return ", ".join(changed)
         if node.version != self._before.versions.get(node.stage, node.version):
@@ -90,8 +92,15 @@ class Reasons:
         for section in sections:
             old, new = self._recipe_before.get(section) or {}, self._recipe.get(section) or {}
             for field in sorted(old.keys() | new.keys()):
-                if old.get(field) != new.get(field) and field not in _WHERE:
+                if old.get(field) != new.get(field) and field not in _WHERE | _REPLAY:
                     found.append(f"{section}.{field}: {_told(old.get(field))} → {_told(new.get(field))}")
+        if stage == "training" or (general and stage == "corpus"):
+            shares = [
+                (recipe.get("general") or {}).get("replay_fraction", 0)
+                for recipe in (self._recipe_before, self._recipe)
+            ]
+            if shares[0] != shares[1]:
+                found.append(f"general.replay_fraction: {shares[0]} → {shares[1]}")
         return found
 
 

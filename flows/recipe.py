@@ -25,8 +25,13 @@ from tasks.store.masking import SECRETS, credential_in
 from tasks.store.tokens import Tokens, format_tokens
 from tasks.tokenization.config import TokenizationConfig
 from tasks.training.config import TrainingConfig
+from tasks.training.replay import Replay
 
 RECIPE_REFERENCE = "recipe:"
+LEAST_REPLAY, _MOST_REPLAY = 0.01, 0.25
+_MOST_PASSES = 4
+"""Up to four epochs, repeated text is worth nearly as much as new text (Muennighoff et al., Scaling
+Data-Constrained Language Models, 2023, arXiv:2305.16264, section 6)."""
 _SHAPES = {
     "list_type": "a list: [...]",
     "tuple_type": "a list: [...]",
@@ -52,17 +57,24 @@ class BudgetConfig(StageConfig):
 
 
 class GeneralConfig(SourceConfig):
-    """Text like the base model's own: its held-out slice measures forgetting."""
+    """Text like the base model's own: its held-out slice measures forgetting, replay counters it."""
 
     replay_fraction: float = 0.0
-    """Share of general sequences mixed into training. Only 0 (measured, not replayed) is available."""
+    """Share of general sequences among all that training sees, 0.01 to 0.25; 0: measured, not replayed."""
+    max_repeats: int = Field(_MOST_PASSES, ge=1)
+    """Times that training may see a general row, where its sources hold fewer than replay needs."""
 
     @model_validator(mode="after")
-    def _only_measured(self) -> Self:
-        if self.replay_fraction != 0:
+    def _replayable(self) -> Self:
+        if self.replay_fraction and not LEAST_REPLAY <= self.replay_fraction <= _MOST_REPLAY:
             raise ValueError(
-                f"replay_fraction is {self.replay_fraction}; general text is measured, replay in training is "
-                "not available: leave it out"
+                f"replay_fraction is {self.replay_fraction}; expected {LEAST_REPLAY} to {_MOST_REPLAY} of "
+                "all sequences, or 0, which measures general text and replays none"
+            )
+        if self.max_repeats != _MOST_PASSES and not self.replay_fraction:
+            raise ValueError(
+                f"max_repeats={self.max_repeats} is about replay, and replay_fraction is 0; give it too, or "
+                "leave max_repeats out"
             )
         if self.adopted:
             raise ValueError("adopted tokens have no text to measure; give dataset, files or source")
@@ -102,6 +114,16 @@ class Recipe(StageConfig):
         return self
 
     @model_validator(mode="after")
+    def _something_replayed(self) -> Self:
+        if self.replay_fraction and not self.replayed[0]:
+            seen = self.training.epochs * self.sequences[0]
+            raise ValueError(
+                f"general.replay_fraction is {self.replay_fraction}, and beside the {seen} sequences of "
+                "budget.milestones[0] that is not one; raise one of them, or set it to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _nothing_ignored(self) -> Self:
         """Adopted tokens pass no stage before packing: what is asked of one would be ignored in silence."""
         if not self.download.adopted:
@@ -110,7 +132,7 @@ class Recipe(StageConfig):
         given = {
             "filtering": self.filtering != FilteringConfig() and self.general is None,
             "dedup": self.dedup != DedupConfig() and self.general is None,
-            "tokenization": judged != TokenizationConfig(),
+            "tokenization": judged != TokenizationConfig() and not self.replay_fraction,
         }
         for section, asked in given.items():
             if asked:
@@ -145,6 +167,20 @@ class Recipe(StageConfig):
     def sequences(self) -> list[int]:
         """Sequences of each milestone's corpus: ceil(tokens / sequence_length)."""
         return [-(-budget // self.packing.sequence_length) for budget in self.budget.milestones]
+
+    @property
+    def replay_fraction(self) -> float:
+        """Share of general sequences among all that training sees."""
+        return self.general.replay_fraction if self.general else 0.0
+
+    def trained(self, sequences: int) -> int:
+        """Sequences that training sees in all its epochs, replayed ones too, with so many in the corpus."""
+        return Replay(self.replay_fraction).total(self.training.epochs * sequences)
+
+    @property
+    def replayed(self) -> list[int]:
+        """General sequences that the training of each milestone sees."""
+        return [self.trained(number) - self.training.epochs * number for number in self.sequences]
 
     @property
     def digest(self) -> str:

@@ -21,7 +21,7 @@ from flows.milestones import (
     milestone_models,
     report_node_of,
 )
-from flows.outcome import TOLD_UNDER, dropped_told, scores_of, walks_of
+from flows.outcome import Used, dropped_told, scores_of, stages_used, walks_of
 from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
 from flows.server import remember_run
@@ -72,8 +72,9 @@ def write_recipe_report(recipe: Recipe) -> JSON:
 def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]) -> JSON:
     """`ReportFacts` as plain JSON."""
     recipe = resolved.recipe
-    base, *models = [base_model(resolved), *milestone_models(resolved, corpora)]
+    base, *models = [base_model(resolved), *milestone_models(resolved, walks, corpora)]
     base_units = evaluation_nodes(resolved, base, walks, corpora[0])
+    used_stages = stages_used(resolved, walks).items()
     base_scores, base_manifests = _scores(resolved, base_units)
     return {
         "recipe": {
@@ -81,7 +82,7 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
             "seed": recipe.seed,
             "base_model": recipe.training.base_model,
             "dataset": _described(recipe.download),
-            "general": _described(recipe.general) if recipe.general else None,
+            "general": _general(recipe),
         },
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         "machine": {
@@ -90,7 +91,7 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "devices": [],
         },
-        "funnel": [fact for corpus in walks for fact in _funnel(resolved, corpus, walks[corpus])],
+        "funnel": [_stage(stage, used) for stage, used in used_stages if used.manifests],
         "base": {"scores": base_scores, "evaluation_seconds": sum(m.seconds for m in base_manifests)},
         "milestones": [
             _milestone(
@@ -127,20 +128,20 @@ def _described(source: SourceConfig) -> str:
     return ", ".join(source.files)
 
 
-def _funnel(resolved: Resolved, corpus: str, walked: Walk) -> list[JSON]:
-    stages: dict[str, list[Manifest]] = {}
-    beside: dict[str, list[Manifest]] = {}
-    for shard in walked.used:
-        for stage, manifest in shard.items():
-            place = beside if stage in TOLD_UNDER else stages
-            place.setdefault(TOLD_UNDER.get(stage, stage), []).append(manifest)
-    return [_stage(stage, corpus, found, beside.get(stage, [])) for stage, found in stages.items()]
+def _general(recipe: Recipe) -> str | None:
+    """The general source, and how much of it is trained on."""
+    if recipe.general is None:
+        return None
+    share = f" ({100 * recipe.replay_fraction:g} % of what is trained on)" if recipe.replay_fraction else ""
+    return _described(recipe.general) + share
 
 
-def _stage(stage: str, corpus: str, found: list[Manifest], beside: list[Manifest]) -> JSON:
+def _stage(stage: str, used: Used) -> JSON:
+    found, beside = list(used.manifests.values()), list(used.beside.values())
+    corpus, _, name = stage.rpartition(":")
     return {
-        "stage": stage,
-        "corpus": corpus,
+        "stage": name,
+        "corpus": corpus or DOMAIN,
         "documents_in": sum(m.documents_in for m in found),
         "documents_out": sum(m.documents_out for m in found),
         "dropped": dict(dropped_told(found)),

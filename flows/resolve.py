@@ -8,7 +8,16 @@ from pathlib import Path
 import msgspec
 
 from flows.adopted import adopted_for
-from flows.chain import DOMAIN, GENERAL, Chain, adopted_chain, domain_chain, general_chain
+from flows.chain import (
+    DOMAIN,
+    GENERAL,
+    REPLAY,
+    Chain,
+    adopted_chain,
+    domain_chain,
+    general_chain,
+    replay_chain,
+)
 from flows.recipe import RECIPE_REFERENCE, Recipe, load_recipe
 from flows.record import Record, read_record, read_records
 from tasks.download.config import SourceConfig, SourceShard
@@ -19,7 +28,7 @@ from tasks.store.errors import RecipeError
 from tasks.store.manifest import stands
 from tasks.store.models import ModelFiles, require_vocabulary, resolve_model
 from tasks.store.paths import Store
-from tasks.tokenization.config import TokenizerRef, tokenizer_of
+from tasks.tokenization.config import TokenizerRef, tokenizer_of, trained_tokenizer_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,9 @@ def resolve(recipe: Recipe, settings: Settings, *, update: bool = False) -> Reso
     if recipe.general is not None:
         sources[GENERAL] = _list(GENERAL, recipe.general, records, digests, update=update)
         chains[GENERAL] = general_chain(recipe, sources[GENERAL].shards)
+        if recipe.replay_fraction:
+            given = tokenizer or trained_tokenizer_of(chains[DOMAIN].shards[0].nodes["tokenizer"])
+            chains[REPLAY] = replay_chain(recipe, chains[GENERAL], given)
     return Resolved(recipe, store, settings, sources, chains, base, base_path, tokenizer, records)
 
 

@@ -165,7 +165,7 @@ def show_funnel(shown: Artifacts, chain: Chain, used: list[dict[str, Manifest]])
 def show_scores(resolved: Resolved, walks: dict[str, Walk]) -> None:
     """The base and every milestone that was measured, with the difference to the base."""
     corpora = corpus_nodes(resolved, walks[DOMAIN])
-    base, *models = [base_model(resolved), *milestone_models(resolved, corpora)]
+    base, *models = [base_model(resolved), *milestone_models(resolved, walks, corpora)]
     base_units = evaluation_nodes(resolved, base, walks, corpora[0])
     rows: dict[str, JSON] = {name: {"measure": name} for name in base_units}
     before: dict[str, float] = {}

@@ -16,9 +16,10 @@ tags:
 
 # {base}, continued on {tokens:,} tokens
 
-{base} was trained further on a domain, with AdamW at a learning rate of {rate:g} ({schedule} schedule,
-{steps} steps of {batch} sequences of {length} tokens). What it gained and forgot is in the report of its run;
-whether the licenses of base and sources allow what you want to do with it is for you to look up.
+{base} was trained further on a domain{replay}, with AdamW at a learning rate of {rate:g}
+({schedule} schedule, {steps} steps of {batch} sequences of {length} tokens). What it gained and forgot is in
+the report of its run; whether the licenses of base and sources allow what you want to do with it is for you
+to look up.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -53,10 +54,12 @@ def model_card(
     """
     reads = node.reads["base"]
     reference = str(reads.get("reference") or "")
+    share = node.config.get("replay_fraction", 0.0)
     on_hub = reference.count("/") == 1 and bool(reads.get("revision"))
     return _CARD.format(
         base_model=f"base_model: {reference}\n" if on_hub else "",
         base=reference if on_hub else "A base of its user's own",
+        replay=f" and, {100 * share:g} % of the sequences, on general text" if share else "",
         tokens=schedule.end * config.global_batch_sequences * sequence_length,
         rate=config.learning_rate,
         schedule=config.schedule,

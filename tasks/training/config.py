@@ -1,7 +1,8 @@
 """What a training is: its config, the identity of a milestone's model and of a base made from the seed.
 
 A milestone's identity holds the config, the seed, the base it starts from and the corpora of every border
-up to its own (each segment between two borders is shuffled on its own). How it is computed (ranks, ZeRO
+up to its own (each segment between two borders is shuffled on its own); where general text is replayed, its
+share and the general corpora too. How it is computed (ranks, ZeRO
 stage, offload, micro-batch, checkpoints) is told beside the node, in `how`, and recorded.
 """
 
@@ -15,6 +16,7 @@ from tasks.store.config import StageConfig, how
 from tasks.store.json import JSON
 from tasks.store.models import ModelFiles
 from tasks.store.node import Node
+from tasks.training.replay import Replay
 
 STAGE = "training"
 VERSION = 1
@@ -186,6 +188,8 @@ def node(
     tokenizer: Files,
     corpora: Sequence[Node],
     previous: Node | None = None,
+    replay_fraction: float = 0.0,
+    replayed: Sequence[Node] = (),
 ) -> Node:
     """The model of a milestone.
 
@@ -196,16 +200,21 @@ def node(
         tokenizer: of the corpora; saved with the model.
         corpora: the corpus nodes of every milestone up to this one, in order; the last is what is trained on.
         previous: the model of the milestone before, which this one extends.
+        replay_fraction: of all sequences, those of general text.
+        replayed: the general corpora, one a milestone; none where nothing is replayed.
     """
     assert previous is None or config.continuation == "extend", (
         "what is trained from the base has no previous"
     )
     state = {"previous": previous} if previous else {}
+    assert len(replayed) == (len(corpora) if replay_fraction else 0), "a general corpus a milestone"
+    share = {"replay_fraction": replay_fraction} if replayed else {}
     borders = {f"corpus-{number}": corpus.fingerprint for number, corpus in enumerate(corpora)}
+    borders |= {f"replay-{number}": corpus.fingerprint for number, corpus in enumerate(replayed)}
     return Node(
         stage=STAGE,
         version=VERSION,
-        config={"seed": seed, **config.identity()},
+        config={"seed": seed, **config.identity(), **share},
         inputs={
             "base": base.identity,
             "tokenizer": tokenizer.identity,
@@ -216,6 +225,7 @@ def node(
             "base": base.reads,
             "tokenizer": tokenizer.reads,
             "corpora": [corpus.path for corpus in corpora],
+            **({"replayed": [corpus.path for corpus in replayed]} if replayed else {}),
             **{name: made.path for name, made in state.items()},
         },
     )
@@ -227,9 +237,13 @@ def how_of(config: TrainingConfig, ranks: int, nodes: int = 1) -> JSON:
     return {"ranks": ranks * nodes, "nodes": nodes, **given}
 
 
+BESIDE_CONFIG = frozenset({"seed", "replay_fraction"})
+"""What a training node's config tells beside the fields of `TrainingConfig`."""
+
+
 def config_of(made: Node, told: JSON) -> tuple[TrainingConfig, int]:
     """The config and the seed of a milestone's node, with how it is to be computed."""
-    fields = {name: value for name, value in made.config.items() if name != "seed"}
+    fields = {name: value for name, value in made.config.items() if name not in BESIDE_CONFIG}
     fields["base_model"] = made.reads["base"].get("reference") or made.reads["base"].get("node")
     fields |= {name: told[name] for name in HOW_FIELDS if name in told}
     return TrainingConfig.model_validate(fields), int(made.config["seed"])
@@ -245,10 +259,11 @@ class TrainingJob(BaseModel):
     base: str
     """The base's folder."""
     store: str
-    corpus: str
-    """The corpus node's path in the store."""
+    corpora: tuple[str, ...]
+    """Paths in the store: the corpus, and the general one that is replayed."""
     borders: tuple[int, ...]
     """Sequences of each milestone's corpus up to this one."""
+    replay: Replay
     micro_batch: int
     """0: chosen to fit the memory."""
     checkpoint: str | None

@@ -9,6 +9,7 @@ from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, read_manifest
 from tasks.store.models import TOKENIZER_FILES
 from tasks.store.paths import Store
+from tasks.training.replay import NO_REPLAY, Replay
 
 _TOKENIZER_EXTRAS = ("chat_template.jinja", "spiece.model")
 
@@ -31,6 +32,20 @@ def corpus_borders(store: Store, corpora: list[str]) -> tuple[tuple[int, ...], i
     for smaller, larger in pairwise(manifest.shards or [] for manifest in manifests):
         assert smaller[:-1] == larger[: len(smaller) - 1], "a corpus does not begin with the one before it"
     return borders, int(manifests[-1].sequence_length or 0)
+
+
+def replay_of(store: Store, fraction: float, corpora: list[str]) -> Replay:
+    """What a training replays.
+
+    Args:
+        store: where.
+        fraction: of all sequences.
+        corpora: the general corpora of its milestones; none where nothing is replayed.
+
+    Raises:
+        StoreDamaged: a general corpus does not stand.
+    """
+    return Replay(fraction, corpus_borders(store, corpora)[0][-1]) if corpora else NO_REPLAY
 
 
 def _stands(store: Store, path: str) -> Manifest:

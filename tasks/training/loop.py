@@ -74,10 +74,11 @@ def train(job: Job) -> None:
     config = spec.config
     rank = _join(leads=spec.leads)
     checkpoint = Checkpoint.at(Path(spec.checkpoint)) if spec.checkpoint else None
+    window = config.shuffle_window_sequences + min(config.shuffle_window_sequences, spec.replay.rows)
     with PackedCorpus(
         Store(spec.store),
-        spec.corpus,
-        cached_groups=3 * config.shuffle_window_sequences // (2 * _GROUP_ROWS) + 8,
+        *spec.corpora,
+        cached_groups=3 * window // (2 * _GROUP_ROWS) + 8,
     ) as corpus:
         order = SequenceOrder(
             seed=spec.seed,
@@ -85,8 +86,9 @@ def train(job: Job) -> None:
             global_batch=config.global_batch_sequences,
             window=config.shuffle_window_sequences,
             epochs=config.epochs,
+            replay=spec.replay,
         )
-        schedule = Schedule.of(config, spec.borders)
+        schedule = Schedule.of(config, spec.borders, spec.replay)
         start = checkpoint.step if checkpoint else 0
         model = load_model(Path(spec.base))
         config = _settled(spec, model, corpus.sequence_length, rank)

@@ -23,7 +23,7 @@ from tasks.store.node import Node
 from tasks.store.paths import Store
 from tasks.training.checkpoint import Checkpoint
 from tasks.training.config import TrainingJob, config_of
-from tasks.training.inputs import corpus_borders, require_positions
+from tasks.training.inputs import corpus_borders, replay_of, require_positions
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ def job_for(
     """
     config, seed = config_of(node, told)
     borders, sequence_length = corpus_borders(store, node.reads["corpora"])
+    replayed = node.reads.get("replayed", [])
     base = local_folder(store, node.reads["base"], node.inputs["base"], weights=True, into=work / "base")
     require_positions(read_json(base / "config.json"), sequence_length)
     return TrainingJob(
@@ -60,8 +61,9 @@ def job_for(
         seed=seed,
         base=str(base),
         store=store.root,
-        corpus=node.reads["corpora"][-1],
+        corpora=(node.reads["corpora"][-1], *replayed[-1:]),
         borders=borders,
+        replay=replay_of(store, node.config.get("replay_fraction", 0.0), replayed),
         micro_batch=config.micro_batch,
         checkpoint=str(checkpoint.folder) if checkpoint else None,
         leads=leads,

@@ -27,7 +27,7 @@ from tasks.training.card import model_card
 from tasks.training.checkpoint import link, newest
 from tasks.training.config import SPREAD_FIELDS, STAGE, BaseJob, TrainingConfig, config_of
 from tasks.training.extension import STATE, extended
-from tasks.training.inputs import copy_tokenizer, corpus_borders
+from tasks.training.inputs import copy_tokenizer, corpus_borders, replay_of
 from tasks.training.nodes import job_for, meeting
 from tasks.training.order import SequenceOrder, divide_batch
 from tasks.training.schedule import Schedule
@@ -59,11 +59,12 @@ def build_training(writer: NodeWriter) -> None:
         global_batch=config.global_batch_sequences,
         window=config.shuffle_window_sequences,
         epochs=config.epochs,
+        replay=replay_of(store, node.config.get("replay_fraction", 0.0), node.reads.get("replayed", [])),
     )
     divide_batch(config.global_batch_sequences, ranks, config.micro_batch)
     clear_finished_work(store)
     work, sent = work_folder(store, node.fingerprint), checkpoints_of(node.fingerprint)
-    schedule = Schedule.of(config, borders)
+    schedule = Schedule.of(config, borders, order.replay)
     keep = schedule.leave if config.continuation == "extend" else 0
     checkpoint = newest(work) if store.local is not None else fetch_newest(store, sent, work, keep=keep)
     if checkpoint is None and "previous" in node.reads:
@@ -156,6 +157,11 @@ def _record(
         "ranks_peak_rss_bytes": result["peak_rss_bytes"],
         "ranks_peak_device_bytes": result["peak_device_bytes"],
     }
+    if order.replay.fraction:
+        seen, before = (order.replay.before(step * order.global_batch) for step in (steps, schedule.begin))
+        writer.details["replay_sequences"] = seen - before
+        writer.details["replay_tokens"] = (seen - before) * sequence_length
+        writer.details["replay_repeats"] = order.replay.passes(seen)
     writer.how |= {
         "base": writer.node.reads["base"],
         "device": result["device"],

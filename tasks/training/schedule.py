@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from tasks.training.config import TrainingConfig
+from tasks.training.replay import NO_REPLAY, Replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +44,15 @@ class Schedule:
     anneal: int
 
     @classmethod
-    def of(cls, config: TrainingConfig, borders: tuple[int, ...]) -> Self:
+    def of(cls, config: TrainingConfig, borders: tuple[int, ...], replay: Replay = NO_REPLAY) -> Self:
         """The schedule of the last of some milestones.
 
         Args:
             config: of the training.
             borders: sequences of each milestone's corpus, growing.
+            replay: general text that comes on top.
         """
-        ends = [config.epochs * border // config.global_batch_sequences for border in borders]
+        ends = [replay.total(config.epochs * border) // config.global_batch_sequences for border in borders]
         extends = config.continuation == "extend"
         end, before = ends[-1], ends[-2] if extends and len(ends) > 1 else 0
         if config.schedule == "cosine":

@@ -30,7 +30,7 @@ def all_nodes(resolved: Resolved) -> dict[str, Node]:
                 found[f"{chain.stage_name(stage)} {shard.position}"] = node
     corpora = corpus_nodes(resolved, walks[DOMAIN])
     found |= {f"corpus {number}": node for number, node in enumerate(corpora)}
-    models = [base_model(resolved), *milestone_models(resolved, corpora)]
+    models = [base_model(resolved), *milestone_models(resolved, walks, corpora)]
     for number, model in enumerate(models):
         name = f"training {number - 1}" if number else "training base"
         if model.node:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from flows.chain import room_of
-from flows.milestones import corpus_nodes
+from flows.milestones import corpus_nodes, replay_nodes
 from flows.outcome import save_record, walks_of
 from flows.resolve import Resolved
 from tasks.dedup.decontaminate import build_contamination
@@ -45,7 +45,8 @@ def make_corpora(resolved: Resolved) -> list[str]:
                 break
             for node in shard.nodes.values():
                 make(node, shard.name)
-    for node in corpus_nodes(resolved, walks_of(resolved)["domain"]):
+    walks = walks_of(resolved)
+    for node in [*corpus_nodes(resolved, walks["domain"]), *replay_nodes(resolved, walks)]:
         make(node, str(node.reads["budget"]))
     save_record(resolved)
     return made

@@ -162,6 +162,13 @@ def test_a_walk_ends_at_the_first_shard_that_is_not_whole(standing: World) -> No
     assert (cut.amounts, cut.filled) == (whole.amounts[:1], False)
 
 
+def test_where_nothing_is_held_out_no_general_text_is_asked_for(given: World) -> None:
+    resolved = given.resolve("held_out.fraction=0")
+    asked = walk(resolved.store, resolved.chains[GENERAL])
+    assert (asked.used, asked.filled) == ([], True)
+    assert resolved.chains[GENERAL].expected_shards(0, 0) == 0
+
+
 SIZES = st.lists(st.integers(1, 10**9), min_size=1, max_size=12)
 
 
@@ -172,7 +179,7 @@ def test_shards_expected_are_enough_at_the_rate_and_grow_with_the_target(
     shards = [ShardNodes(position, size, size, {}) for position, size in enumerate(sizes)]
     known = data.draw(st.integers(0, len(sizes)))
     amounts = data.draw(st.lists(st.integers(0, 10**5), min_size=known, max_size=known))
-    chain, larger = (Chain(DOMAIN, shards, t, 1e-4) for t in (target, target * 2))
+    chain, larger = (Chain(DOMAIN, shards, t, 1e-4, least=t) for t in (target, target * 2))
     expected = chain.expected_shards(known, sum(amounts))
     assert known <= expected <= len(sizes)
     assert expected <= larger.expected_shards(known, sum(amounts))

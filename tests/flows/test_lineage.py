@@ -35,8 +35,9 @@ def pretend_to_train(resolved: Resolved) -> list[Node]:
         writer.file("config.json", b"{}")
         writer.how["base"] = writer.node.reads.get("base", {})
 
-    corpora = corpus_nodes(resolved, walks_of(resolved)["domain"])
-    models = [base_model(resolved), *milestone_models(resolved, corpora)]
+    walks = walks_of(resolved)
+    corpora = corpus_nodes(resolved, walks["domain"])
+    models = [base_model(resolved), *milestone_models(resolved, walks, corpora)]
     nodes = [model.node for model in models if model.node]
     for node in nodes:
         build_node(resolved.store, node, build, room="tasks.training", shard="")

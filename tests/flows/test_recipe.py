@@ -67,9 +67,21 @@ def told(world: World, *overrides: str) -> list[str]:
             "found dataset and files; expected one of dataset, files, source and adopted",
         ),
         (
-            "general.replay_fraction=0.05",
+            "general.replay_fraction=0.3",
             "general",
-            "replay_fraction is 0.05; general text is measured, replay in",
+            "replay_fraction is 0.3; expected 0.01 to 0.25 of all sequences, or 0, which measures general "
+            "text and replays none",
+        ),
+        (
+            "general.replay_fraction=0.009",
+            "general",
+            "replay_fraction is 0.009; expected 0.01 to 0.25 of all sequences, or 0, which measures general "
+            "text and replays none",
+        ),
+        (
+            "general.max_repeats=2",
+            "general",
+            "max_repeats=2 is about replay, and replay_fraction is 0; give it too, or leave max_repeats out",
         ),
         (
             "training.global_batch_sequences=960",
