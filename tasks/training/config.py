@@ -73,6 +73,10 @@ class TrainingConfig(StageConfig):
     shuffle_window_sequences: int = Field(100_000, ge=1)
     """A segment up to this size is permuted whole; a larger one in windows of it, made of random blocks."""
 
+    document_mask: bool = False
+    """Each document of a sequence on its own: tokens attend within their document, positions begin anew with
+    it, and its first token is not predicted from the one before."""
+
     zero_stage: Literal[0, 1, 2, 3] = how(3)
     """What the ranks share: nothing, optimizer states, gradients too, parameters too."""
 
