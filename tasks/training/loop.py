@@ -29,6 +29,7 @@ from tasks.store.paths import Store
 from tasks.training.checkpoint import Checkpoint, begin, commit, write_curve
 from tasks.training.config import TrainingConfig, TrainingJob
 from tasks.training.data import Batches
+from tasks.training.document import require_documents_apart, share_targets
 from tasks.training.loss import chunk_loss
 from tasks.training.memory import sequence_bytes
 from tasks.training.model import load_model, load_weights, save_model
@@ -72,10 +73,11 @@ def train(job: Job) -> None:
     config = spec.config
     rank = _join(leads=spec.leads)
     checkpoint = Checkpoint.at(Path(spec.checkpoint)) if spec.checkpoint else None
+    columns = 1 + config.document_mask
     with PackedCorpus(
         Store(spec.store),
         spec.corpus,
-        cached_groups=3 * config.shuffle_window_sequences // (2 * _GROUP_ROWS) + 8,
+        cached_groups=columns * (3 * config.shuffle_window_sequences // (2 * _GROUP_ROWS) + 8),
     ) as corpus:
         order = SequenceOrder(
             seed=spec.seed,
@@ -96,6 +98,7 @@ def train(job: Job) -> None:
             micro_batch=rank.micro_batch,
             vocab_size=model.get_input_embeddings().weight.shape[0],
             device=rank.device,
+            document_mask=config.document_mask,
         )
         if checkpoint:
             load_weights(model, checkpoint.part("weights"))
@@ -158,6 +161,8 @@ def _engine(config: TrainingConfig, model: PreTrainedModel, rank: Rank) -> Any:
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.config.use_cache = False
+    if config.document_mask:
+        require_documents_apart(model)
     chunk_loss(model)
     model.train()
     parameters = list(model.parameters())
@@ -217,8 +222,11 @@ def _step(
         group["lr"] = learning_rate
     total = torch.zeros((), device=rank.device)
     micro_steps = 0
-    for ids in batches.of_step(step):
-        loss = rank.engine(input_ids=ids, labels=ids).loss
+    given = list(batches.of_step(step))
+    if spec.config.document_mask:
+        share_targets(given)
+    for one in given:
+        loss = rank.engine(**one).loss
         rank.engine.backward(loss)
         rank.engine.step()
         total += loss.detach().float()

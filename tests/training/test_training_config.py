@@ -33,11 +33,12 @@ def test_what_is_computed_is_identity() -> None:
     others = [
         made(TrainingConfig(base_model="a", learning_rate=2e-4)),
         made(TrainingConfig(base_model="a", betas=(0.9, 0.999))),
+        made(TrainingConfig(base_model="a", document_mask=True)),
         made(plain, seed=2),
         made(plain, corpora=CORPORA[1:]),  # the same corpus, but no border at 100
         made(plain, corpora=CORPORA[:1]),
     ]
-    assert len({made(plain).fingerprint, *(other.fingerprint for other in others)}) == 6
+    assert len({made(plain).fingerprint, *(other.fingerprint for other in others)}) == 7
 
 
 def test_the_config_comes_back_from_a_node_and_how() -> None:
