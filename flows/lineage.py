@@ -25,7 +25,7 @@ from tasks.training.config import TrainingConfig
 from tasks.training.inputs import corpus_borders
 from tasks.training.order import SequenceOrder
 
-_STAGE_OF = {"model": "training", "base": "training", "predecessor": "dedup"}
+_STAGE_OF = {"model": "training", "base": "training", "predecessor": "dedup", "reference": "reference_loss"}
 """Of inputs that are not called by their stage."""
 _GIVEN = frozenset({"training", "tokenizer"})
 """What may be given as files instead of made here: where no such node stands, the input is their digest."""

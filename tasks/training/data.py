@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from tasks.store.errors import SourceError
 from tasks.store.packed import PackedCorpus
-from tasks.training.document import IGNORED, document_places
+from tasks.training.document import Given, document_places, given_of
 from tasks.training.order import SequenceOrder
-
-Given = dict[str, torch.Tensor]
+from tasks.training.selective import REFERENCE
 
 
 class Batches:
@@ -34,6 +33,7 @@ class Batches:
         vocab_size: rows of the model's embedding.
         device: where tensors go.
         document_mask: whether each document of a row is on its own.
+        references: the reference's losses of the rows, where tokens are selected.
     """
 
     def __init__(
@@ -47,18 +47,19 @@ class Batches:
         vocab_size: int,
         device: torch.device,
         document_mask: bool = False,
+        references: PackedCorpus | None = None,
     ) -> None:
         self._corpus, self._order, self._device = corpus, order, device
         self.sequence_length = corpus.sequence_length
         self._share = order.global_batch // ranks
         self._rank, self._micro_batch, self._vocab_size = rank, micro_batch, vocab_size
-        self._document_mask = document_mask
+        self._document_mask, self._references = document_mask, references
 
     def of_step(self, step: int) -> Iterator[Given]:
         """What the model is given, a gradient accumulation step each.
 
         `input_ids` and `labels`, (micro_batch, sequence_length) int64. With the document mask `position_ids`
-        too, alike, and labels that are not asked for are `IGNORED`.
+        too, alike, and labels that are not asked for are `IGNORED`. Where tokens are selected, `REFERENCE`.
 
         Raises:
             SourceError: an id has no row in the model's embedding.
@@ -72,19 +73,19 @@ class Batches:
                 "tokenizer does not belong to this model"
             )
         places = self._places(mine) if self._document_mask else None
+        losses = self._references.losses(mine) if self._references is not None else None
         for start in range(0, self._share, self._micro_batch):
             part = slice(start, start + self._micro_batch)
             ids = self._sent(rows[part].astype(np.int64))
-            if places is None:
-                yield {"input_ids": ids, "labels": ids}
-            else:
-                at = self._sent(places[part])
-                yield {"input_ids": ids, "labels": ids.masked_fill(at == 0, IGNORED), "position_ids": at}
+            given = given_of(ids, self._sent(places[part]) if places is not None else None)
+            if losses is not None:
+                given[REFERENCE] = self._sent(losses[part])
+            yield given
 
     def _places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return document_places(self._corpus.doc_starts(rows), self.sequence_length)
 
-    def _sent(self, values: NDArray[np.int64]) -> torch.Tensor:
+    def _sent(self, values: NDArray[np.int64 | np.float32]) -> torch.Tensor:
         tensor = torch.from_numpy(values)
         if self._device.type == "cuda":
             tensor = tensor.pin_memory()

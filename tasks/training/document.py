@@ -17,6 +17,8 @@ from transformers import PreTrainedModel
 
 from tasks.store.errors import RecipeError
 
+Given = dict[str, torch.Tensor]
+"""What a model is given of a micro-batch, by argument."""
 IGNORED = -100
 """The label of what is not predicted: torch's and transformers' own."""
 _PROBE = 8
@@ -39,6 +41,18 @@ def document_places(starts: Sequence[NDArray[np.int32]], length: int) -> NDArray
     at = np.concatenate(starts)
     begins[rows, at] = at
     return np.arange(length) - np.maximum.accumulate(begins, axis=1)
+
+
+def given_of(ids: torch.Tensor, places: torch.Tensor | None) -> Given:
+    """What a model is given of a micro-batch.
+
+    Args:
+        ids: (n, length) int64.
+        places: alike; None: rows are not taken apart.
+    """
+    if places is None:
+        return {"input_ids": ids, "labels": ids}
+    return {"input_ids": ids, "labels": ids.masked_fill(places == 0, IGNORED), "position_ids": places}
 
 
 @torch.no_grad()
@@ -74,7 +88,7 @@ def require_documents_apart(model: PreTrainedModel) -> None:
         )
 
 
-def share_targets(given: Sequence[dict[str, torch.Tensor]]) -> None:
+def share_targets(given: Sequence[Given]) -> None:
     """Have the losses of a step's micro-batches add up to the mean over all that the step asks for.
 
     Their labels hold different numbers of targets, so a mean of means would depend on how the step is

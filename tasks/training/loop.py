@@ -35,6 +35,7 @@ from tasks.training.memory import sequence_bytes
 from tasks.training.model import load_model, load_weights, save_model
 from tasks.training.order import SequenceOrder, divide_batch, largest_divisor
 from tasks.training.schedule import Schedule
+from tasks.training.selective import select_targets
 from tasks.training.state import restore_state, save_state
 from tasks.training.zero import deepspeed_config
 
@@ -59,6 +60,8 @@ class Rank:
     """Whether this is the one that writes."""
     engine: Any = None
     micro_batch: int = 1
+    chunked: bool = False
+    """Whether the model's loss is `linear_cross_entropy`."""
     curve: list[list[float | None]] = field(default_factory=list)
 
     @property
@@ -73,12 +76,12 @@ def train(job: Job) -> None:
     config = spec.config
     rank = _join(leads=spec.leads)
     checkpoint = Checkpoint.at(Path(spec.checkpoint)) if spec.checkpoint else None
+    store, groups = Store(spec.store), 3 * config.shuffle_window_sequences // (2 * _GROUP_ROWS) + 8
     columns = 1 + config.document_mask
-    with PackedCorpus(
-        Store(spec.store),
-        spec.corpus,
-        cached_groups=columns * (3 * config.shuffle_window_sequences // (2 * _GROUP_ROWS) + 8),
-    ) as corpus:
+    with (
+        PackedCorpus(store, spec.corpus, cached_groups=columns * groups) as corpus,
+        PackedCorpus(store, spec.corpus, cached_groups=groups, beside=spec.references) as references,
+    ):
         order = SequenceOrder(
             seed=spec.seed,
             borders=spec.borders,
@@ -99,6 +102,7 @@ def train(job: Job) -> None:
             vocab_size=model.get_input_embeddings().weight.shape[0],
             device=rank.device,
             document_mask=config.document_mask,
+            references=references if spec.references else None,
         )
         if checkpoint:
             load_weights(model, checkpoint.part("weights"))
@@ -163,7 +167,7 @@ def _engine(config: TrainingConfig, model: PreTrainedModel, rank: Rank) -> Any:
     model.config.use_cache = False
     if config.document_mask:
         require_documents_apart(model)
-    chunk_loss(model)
+    rank.chunked = chunk_loss(model)
     model.train()
     parameters = list(model.parameters())
     # the fused kernel wants its tensors on the GPU
@@ -223,7 +227,9 @@ def _step(
     total = torch.zeros((), device=rank.device)
     micro_steps = 0
     given = list(batches.of_step(step))
-    if spec.config.document_mask:
+    if spec.config.selective:
+        select_targets(rank.engine, given, spec.config.selective.fraction, chunked=rank.chunked)
+    if spec.config.selective or spec.config.document_mask:
         share_targets(given)
     for one in given:
         loss = rank.engine(**one).loss

@@ -96,6 +96,8 @@ def _forward(
     labels: Tensor,
     position_ids: Tensor | None = None,
     num_items_in_batch: Tensor | None = None,
+    *,
+    per_token: bool = False,
 ) -> CausalLMOutput:
     told = {} if position_ids is None else {"position_ids": position_ids}
     hidden = self.base_model(input_ids=input_ids, **told).last_hidden_state[:, :-1]
@@ -103,7 +105,21 @@ def _forward(
     weight = self.get_output_embeddings().weight
     flat = hidden.reshape(-1, hidden.shape[-1])
     targets = labels[:, 1:].reshape(-1)
+    if per_token:
+        return CausalLMOutput(loss=_each_loss(flat, weight, targets).view(len(labels), -1))
     return CausalLMOutput(loss=linear_cross_entropy(flat, weight, targets, num_items_in_batch))
+
+
+def _each_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """The cross-entropy of each target, (n,) fp32, a few rows at a time; 0 where it is `IGNORED`."""
+    rows = max(1, (HEAD_CHUNK_BYTES if hidden.is_cuda else _CPU_BYTES) // (4 * len(weight)))
+    parts = (
+        torch.nn.functional.cross_entropy(
+            (chunk @ weight.T).float(), wanted, ignore_index=IGNORED, reduction="none"
+        )
+        for chunk, wanted in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
+    )
+    return torch.cat(list(parts))
 
 
 def chunk_loss(model: PreTrainedModel) -> bool:

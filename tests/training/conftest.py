@@ -69,7 +69,11 @@ def make_corpus() -> MakeCorpus:
 
         build_node(store, packed, build_packed, room="tasks.packing", shard="00000")
         corpus = Node(
-            stage="corpus", version=1, config={"sequences": count}, inputs={"packing": packed.fingerprint}
+            stage="corpus",
+            version=1,
+            config={"sequences": count},
+            inputs={"packing": packed.fingerprint},
+            reads={"shards": [{"path": packed.path, "rows": count}]},
         )
         build_node(store, corpus, build_corpus, room="tasks.packing", shard=str(count))
         return corpus
