@@ -40,6 +40,7 @@ ROOMS = {
     "benchmarks": "tasks.evaluation",
     "tokenizer": "tasks.tokenization",
     "corpus": "tasks.packing",
+    "reference_loss": "tasks.training",
 }
 
 

@@ -103,6 +103,8 @@ def repositories(recipe: Recipe) -> list[Repository]:
     """What a recipe names on the Hub, each once: model, tokenizer, data sets."""
     found = []
     models = {"training.base_model": recipe.training.base_model}
+    if recipe.training.selective is not None:
+        models["training.selective.reference"] = recipe.training.selective.reference
     if not recipe.tokenization.train_vocab_size:
         models["tokenization.tokenizer"] = recipe.tokenization.tokenizer
     for field, name in models.items():

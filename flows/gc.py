@@ -38,6 +38,7 @@ STAGES = (
     "report",
     "evaluation",
     "training",
+    "reference_loss",
     "corpus",
     "packing",
     "tokenization",
@@ -197,6 +198,8 @@ def _keep_resolved(kept: _Kept, recipe: Recipe, settings: Settings) -> DaptError
         kept.paths.update(node.path for shard in chain.shards for node in shard.nodes.values())
     if resolved.base_path is not None:
         kept.paths.add(resolved.base_path)
+    if resolved.reference is not None and resolved.reference[1] is not None:
+        kept.paths.add(resolved.reference[1])
     return None
 
 
@@ -263,7 +266,7 @@ def _lists(store: Store, kept: _Kept) -> Iterator[_Removal]:
 
 def _leftovers(store: Store, kept: _Kept) -> Iterator[_Removal]:
     """Work of what stands or nobody reaches, failures that nobody reaches, entries of dead runs."""
-    for stage in ("download", "training", "evaluation", "report"):
+    for stage in ("download", "reference_loss", "training", "evaluation", "report"):
         for name in store.names(f"work/{stage}"):
             fingerprint = name.removesuffix(".json")
             node, work = f"{stage}/{fingerprint[:2]}/{fingerprint}", f"work/{stage}/{name}"

@@ -35,8 +35,8 @@ from tasks.store.manifest import Manifest, stands
 from tasks.store.node import Node
 from tasks.store.paths import Store
 from tasks.store.use import using
-from tasks.training.config import how_of
-from tasks.training.task import make_base, train_milestone
+from tasks.training.config import how_of, references_of
+from tasks.training.task import make_base, score_reference, train_milestone
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +63,14 @@ def make_model(resolved: Resolved, model: Model) -> list[str]:
     if resolved.settings.pool is None:
         made: list[str] = train_model(recipe, model.label, node)["made"]
         return made
+    missing = [made.path for made in references_of(model.node) if stands(resolved.store, made.path) is None]
     parameters = {"recipe": recipe.model_dump(mode="json"), "label": model.label, "node": node}
     name = f"train {recipe.name} {model.label}"
     order = Order(f"train-model/{recipe.name}", name, parameters, model.node)
     for _, failure in run_on_pool(resolved.settings.pool, resolved.store, [order]):
         if failure is not None:
             raise _training_failed(model.label, failure)
-    return [model.node.path]
+    return [*missing, model.node.path]
 
 
 def measure_model(resolved: Resolved, model: Model) -> list[str]:
@@ -150,6 +151,7 @@ def train_model(recipe: Recipe, label: str, node: JSON | None = None) -> JSON:
     wanted = Node.from_json(node) if node else _model(resolve(recipe, settings), label).node
     if wanted is None or stands(store, wanted.path):
         return {"made": []}
+    made: list[str] = []
     run: NodeTask = make_base if label == "base" else train_milestone
     told = how_of(recipe.training, settings.ranks, settings.nodes)
     try:
@@ -158,13 +160,17 @@ def train_model(recipe: Recipe, label: str, node: JSON | None = None) -> JSON:
             heeding_cancellation(UUID(flow_run.id)),
             training_shown(recipe, label) as shown,
         ):
+            for number, scored in enumerate(references_of(wanted)):
+                if stands(store, scored.path) is None:
+                    score_reference(store.root, scored.to_json(), f"{number:05d}")
+                    made.append(scored.path)
             manifest = run(store.root, wanted.to_json(), label, told)
             if label != "base":
                 show_trained(shown, label, Manifest.from_json(manifest))
     except Exception as err:  # noqa: BLE001 - whatever it is, it is told with the training's name
         failure = err if isinstance(err, DaptError) else DaptError(f"training {label}: {_unexpected(err)}")
         raise _training_failed(label, failure) from None if failure is err else err
-    return {"made": [wanted.path]}
+    return {"made": [*made, wanted.path]}
 
 
 def _model(resolved: Resolved, label: str) -> Model:

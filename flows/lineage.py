@@ -25,7 +25,13 @@ from tasks.training.config import BESIDE_CONFIG, TrainingConfig
 from tasks.training.inputs import corpus_borders, replay_of
 from tasks.training.order import SequenceOrder
 
-_STAGE_OF = {"model": "training", "base": "training", "predecessor": "dedup", "replay": "corpus"}
+_STAGE_OF = {
+    "model": "training",
+    "base": "training",
+    "predecessor": "dedup",
+    "replay": "corpus",
+    "reference": "reference_loss",
+}
 """Of inputs that are not called by their stage."""
 _GIVEN = frozenset({"training", "tokenizer"})
 """What may be given as files instead of made here: where no such node stands, the input is their digest."""

@@ -3,7 +3,7 @@
 Their fingerprints are known once the corpora stand; until then there is a number of them and no identity.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import tasks.packing.config as packing
@@ -15,7 +15,7 @@ from tasks.report.config import report_node
 from tasks.store.node import Node
 from tasks.store.tokens import format_tokens
 from tasks.tokenization.config import trained_tokenizer_of
-from tasks.training.config import Files
+from tasks.training.config import Files, reference_node
 
 BITS = "bits_per_byte"
 
@@ -89,6 +89,24 @@ def base_model(resolved: Resolved) -> Model:
     return Model("base", made, Files.of_node(made))
 
 
+def reference_nodes(resolved: Resolved, packed: Iterable[str]) -> list[Node]:
+    """The reference's losses of packed shards, by their paths; none where no tokens are selected."""
+    if resolved.reference is None:
+        return []
+    files, path = resolved.reference
+    config = resolved.recipe.training
+    return [
+        reference_node(
+            shard,
+            model=files.model_digest,
+            reads={"node": path} if path else Files.of_base(files).reads,
+            precision=config.precision,
+            document_mask=config.document_mask,
+        )
+        for shard in packed
+    ]
+
+
 def milestone_models(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]) -> list[Model]:
     """The model of each milestone whose corpus is known, and the general one that it replays."""
     replayed, fraction = replay_nodes(resolved, walks), resolved.recipe.replay_fraction
@@ -105,6 +123,7 @@ def milestone_models(resolved: Resolved, walks: dict[str, Walk], corpora: list[N
             previous=found[-1].node if found and extends else None,
             replay_fraction=fraction,
             replayed=replayed[: number + 1],
+            references=reference_nodes(resolved, [shard["path"] for shard in corpus.reads["shards"]]),
         )
         found.append(Model(format_tokens(corpus.reads["budget"]), node, Files.of_node(node)))
     return found

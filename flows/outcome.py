@@ -11,6 +11,7 @@ from flows.milestones import (
     corpus_nodes,
     evaluation_nodes,
     milestone_models,
+    reference_nodes,
     replay_nodes,
     report_node_of,
 )
@@ -20,6 +21,7 @@ from flows.resolve import Resolved
 from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, stands
 from tasks.store.node import Node
+from tasks.training.config import REFERENCE_STAGE
 
 NOTHING_DONE: JSON = {
     "recipe": None,
@@ -66,6 +68,8 @@ def nodes_of(resolved: Resolved, walks: dict[str, Walk]) -> dict[str, list[Node]
             for stage, node in shard.nodes.items():  # general shards may be both measured and replayed
                 shards.setdefault(chain.stage_name(stage), {})[node.path] = node
     nodes = {stage: list(of_stage.values()) for stage, of_stage in shards.items()}
+    if resolved.reference is not None:
+        nodes[REFERENCE_STAGE] = reference_nodes(resolved, [node.path for node in nodes.get("packing", [])])
     corpora = corpus_nodes(resolved, walks[DOMAIN])
     nodes["corpus"] = corpora
     if replayed := replay_nodes(resolved, walks):
@@ -91,6 +95,8 @@ def save_record(resolved: Resolved, *, walks: dict[str, Walk] | None = None) -> 
     paths = {stage: [node.path for node in of_stage] for stage, of_stage in nodes.items()}
     if resolved.base_path is not None:
         paths["base"] = [resolved.base_path]
+    if resolved.reference is not None and resolved.reference[1] is not None:
+        paths["reference"] = [resolved.reference[1]]
     write_record(
         resolved.store,
         resolved.recipe,
@@ -241,6 +247,10 @@ def _add_models(resolved: Resolved, until: str, walks: dict[str, Walk], done: JS
             else:
                 done["base"] = scores
     if reaches(until, "train"):
+        packed = [shard["path"] for shard in corpora[-1].reads["shards"]]
+        scored = [stands(resolved.store, node.path) for node in reference_nodes(resolved, packed)]
+        if scored:
+            done["stages"][REFERENCE_STAGE] = _tally([m for m in scored if m], made)
         done["stages"]["training"] = _tally(trained, made)
         trained_now = sum(m.tokens for m in trained if m.path in made)
         done["stages"]["training"]["tokens"] = trained_now

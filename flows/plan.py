@@ -21,7 +21,7 @@ from flows.milestones import (
     replay_nodes,
     report_node_of,
 )
-from flows.outcome import reaches, walks_of
+from flows.outcome import nodes_of, reaches, walks_of
 from flows.reasons import Reasons
 from flows.replay import replay_in_words, replay_told
 from flows.resolve import Resolved
@@ -31,6 +31,7 @@ from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, stands
 from tasks.store.node import Node
 from tasks.store.tokens import format_tokens, size_told
+from tasks.training.config import REFERENCE_STAGE
 from tasks.training.memory import estimate_memory, parameter_count
 from tasks.training.strategy import candidates, memory_told, named, profile_needs
 
@@ -228,6 +229,7 @@ def _add_models(draft: _Draft, walks: dict[str, Walk], until: str) -> None:
         found = draft.look(base)
         draft.add(base, found, "training", "base", 0, estimated=False, upstream=[])
         draft.seconds += _EVALUATION_S if found is None else 0
+    _add_references(draft, walks)
     for number, label in enumerate(labels):
         model = models[label].node if label in models else None
         found = draft.look(model)
@@ -259,6 +261,16 @@ def _add_replayed(draft: _Draft, walks: dict[str, Walk], labels: list[str]) -> N
     for number, (label, node) in enumerate(zip(labels, known, strict=True)):
         found, estimated = draft.look(node), node is None
         draft.add(node, found, "general:corpus", label, number, estimated=estimated, upstream=[])
+
+
+def _add_references(draft: _Draft, walks: dict[str, Walk]) -> None:
+    """The reference's losses of each shard, where tokens are selected."""
+    if draft.resolved.reference is None:
+        return
+    nodes, whole = nodes_of(draft.resolved, walks)[REFERENCE_STAGE], len(walks[DOMAIN].used)
+    for position, node in enumerate(nodes):
+        shard, estimated = f"{position:05d}", position >= whole
+        draft.add(node, draft.look(node), REFERENCE_STAGE, shard, position, estimated=estimated, upstream=[])
 
 
 def _add_evaluations(

@@ -21,6 +21,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "tokenization": ("tokenization",),
     "packing": ("packing",),
     "corpus": ("budget",),
+    "reference_loss": ("training",),
     "training": ("training",),
     "evaluation": ("evaluation",),
 }

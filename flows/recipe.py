@@ -153,6 +153,15 @@ class Recipe(StageConfig):
         return self
 
     @model_validator(mode="after")
+    def _reference_to_select_by(self) -> Self:
+        if self.training.selective is not None and not self.training.selective.reference:
+            raise ValueError(
+                "training.selective.reference is missing: name the model whose losses select the tokens, or "
+                "leave training.selective out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _no_credentials(self) -> Self:
         for field, text in _texts(self.model_dump(mode="json"), ""):
             if found := credential_in(text):
@@ -279,7 +288,11 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     if recipe.general is not None:
         changes["general"] = _absolute_source(recipe.general, folder)
     base = _absolute_model(recipe.training.base_model, folder)
-    changes["training"] = recipe.training.model_copy(update={"base_model": base})
+    training: JSON = {"base_model": base}
+    if recipe.training.selective is not None:
+        reference = _absolute_model(recipe.training.selective.reference, folder)
+        training["selective"] = recipe.training.selective.model_copy(update={"reference": reference})
+    changes["training"] = recipe.training.model_copy(update=training)
     tokenizer = _absolute_model(recipe.tokenization.tokenizer, folder)
     changes["tokenization"] = recipe.tokenization.model_copy(update={"tokenizer": tokenizer})
     return recipe.model_copy(update=changes)

@@ -43,6 +43,8 @@ class Resolved:
     base: ModelFiles
     base_path: str | None
     """Where in the store the base stands as a node, when it is one (`recipe:...`)."""
+    reference: tuple[ModelFiles, str | None] | None
+    """The model that selects what is learned, and where it stands as a node; None where all is."""
     tokenizer: TokenizerRef | None
     """None: trained on the first shard."""
     records: list[Record]
@@ -82,8 +84,9 @@ def resolve(recipe: Recipe, settings: Settings, *, update: bool = False) -> Reso
         return _held[recipe.digest]
     store = Store(settings.store)
     records = read_records(store, recipe.name)
-    base, base_path = _base(recipe, store)
+    base, base_path = _model("training.base_model", recipe.training.base_model, store)
     tokenizer = _tokenizer(recipe, base, base_path)
+    reference = _reference(recipe, store, tokenizer)
     digests = DigestMemory(store)
     sources, chains = {}, {}
     if recipe.download.adopted:
@@ -97,7 +100,7 @@ def resolve(recipe: Recipe, settings: Settings, *, update: bool = False) -> Reso
         if recipe.replay_fraction:
             given = tokenizer or trained_tokenizer_of(chains[DOMAIN].shards[0].nodes["tokenizer"])
             chains[REPLAY] = replay_chain(recipe, chains[GENERAL], given)
-    return Resolved(recipe, store, settings, sources, chains, base, base_path, tokenizer, records)
+    return Resolved(recipe, store, settings, sources, chains, base, base_path, reference, tokenizer, records)
 
 
 def _adopted(recipe: Recipe, store: Store, tokenizer: TokenizerRef | None) -> tuple[Source, Chain]:
@@ -128,9 +131,8 @@ def _same_source(record: Record, corpus: str, config: SourceConfig) -> bool:
     )
 
 
-def _base(recipe: Recipe, store: Store) -> tuple[ModelFiles, str | None]:
-    """The base model's files; the last model of another recipe must stand."""
-    reference = recipe.training.base_model
+def _model(field: str, reference: str, store: Store) -> tuple[ModelFiles, str | None]:
+    """A model's files, and where it is a node; the last model of another recipe must stand."""
     if not reference.startswith(RECIPE_REFERENCE):
         return resolve_model(reference, folder=Path.cwd(), weights=False), None
     other = reference.removeprefix(RECIPE_REFERENCE)
@@ -140,10 +142,23 @@ def _base(recipe: Recipe, store: Store) -> tuple[ModelFiles, str | None]:
     path = trained[-1] if len(trained) == len(wanted.budget.milestones) else None
     if path is None or stands(store, path) is None:
         raise RecipeError(
-            f"training.base_model: the last model of {other} does not stand in {store.root}; "
-            f"run `dapt run {other}` first"
+            f"{field}: the last model of {other} does not stand in {store.root}; run `dapt run {other}` first"
         )
     return resolve_model(store.address(path), folder=Path.cwd(), weights=False), path
+
+
+def _reference(
+    recipe: Recipe, store: Store, tokenizer: TokenizerRef | None
+) -> tuple[ModelFiles, str | None] | None:
+    """The model that selects what is learned, checked to know the tokens."""
+    if recipe.training.selective is None:
+        return None
+    field = "training.selective.reference"
+    found, path = _model(field, recipe.training.selective.reference, store)
+    if not found.has_weights:
+        raise RecipeError(f"{field}: {found.reference} has no weights; name a model that was trained")
+    require_vocabulary(tokenizer.vocab_size if tokenizer else recipe.tokenization.train_vocab_size, found)
+    return found, path
 
 
 def _tokenizer(recipe: Recipe, base: ModelFiles, base_path: str | None) -> TokenizerRef | None:

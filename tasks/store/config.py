@@ -31,6 +31,8 @@ class StageConfig(BaseModel):
             extra = field.json_schema_extra
             if isinstance(extra, dict) and extra.get("identity") is False:
                 given.pop(name, None)
+            elif name in given and isinstance(section := getattr(self, name), StageConfig):
+                given[name] = section.identity()
         return given
 
 

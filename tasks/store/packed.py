@@ -7,9 +7,10 @@ uint16). No torch, so evaluation, reports and tests read the same way as trainin
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,13 +32,16 @@ class PackedCorpus:
     Args:
         store: where.
         paths: of the corpus nodes, relative to the store; their rows are of one length.
+        beside: paths of nodes that hold another column of the same rows, one a shard, which are read instead.
         cached_groups: decoded row groups kept.
 
     Raises:
         StoreDamaged: a corpus does not stand.
     """
 
-    def __init__(self, store: Store, *paths: str, cached_groups: int = 64) -> None:
+    def __init__(
+        self, store: Store, *paths: str, cached_groups: int = 64, beside: Sequence[str] = ()
+    ) -> None:
         shards: list[JSON] = []
         lengths: set[int] = set()
         for path in paths:
@@ -48,7 +52,8 @@ class PackedCorpus:
             shards += manifest.shards
         (self.sequence_length,) = lengths
         self._store = store
-        self._paths = [str(shard["path"]) for shard in shards]
+        self._paths = list(beside) or [str(shard["path"]) for shard in shards]
+        assert len(self._paths) == len(shards), "a node beside each shard"
         self._borders = np.cumsum([0, *(int(shard["rows"]) for shard in shards)])
         self._fetched: dict[int, str] = {}
         self._files: OrderedDict[int, tuple[pq.ParquetFile, NDArray[np.int64]]] = OrderedDict()
@@ -89,13 +94,20 @@ class PackedCorpus:
             IndexError: a row beyond the corpus.
             StoreDamaged: a shard is not what its manifest says.
         """
-        found: NDArray[np.uint16 | np.uint32] | None = None
-        for places, within, group in self._visit(indices, "input_ids"):
+        return self._fixed(indices, "input_ids", np.dtype(np.uint16))
+
+    def losses(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """A reference's losses of rows, (n, sequence_length); the errors of `rows`."""
+        return self._fixed(indices, "losses", np.dtype(np.float32))
+
+    def _fixed(self, indices: NDArray[np.int64], column: str, empty: np.dtype[Any]) -> NDArray[Any]:
+        found: NDArray[Any] | None = None
+        for places, within, group in self._visit(indices, column):
             values = group.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.sequence_length)
             if found is None:
                 found = np.empty((len(indices), self.sequence_length), values.dtype)
             found[places] = values[within]
-        return np.empty((0, self.sequence_length), np.uint16) if found is None else found
+        return np.empty((0, self.sequence_length), empty) if found is None else found
 
     def doc_starts(self, indices: NDArray[np.int64]) -> list[NDArray[np.int32]]:
         """Where documents start in rows, in the order asked for; the errors of `rows`."""

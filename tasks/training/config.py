@@ -20,6 +20,8 @@ from tasks.training.replay import Replay
 
 STAGE = "training"
 VERSION = 1
+REFERENCE_STAGE = "reference_loss"
+REFERENCE_VERSION = 1
 
 PROFILES: dict[str, JSON] = {
     "paper": {"zero_stage": 3, "offload": "all", "gradient_checkpointing": True},
@@ -30,6 +32,17 @@ the devices at hand."""
 
 SPREAD_FIELDS = ("zero_stage", "offload", "gradient_checkpointing")
 HOW_FIELDS = (*SPREAD_FIELDS, "micro_batch", "checkpoint_every")
+
+
+class Selective(StageConfig):
+    """Learn what a reference model finds easier than this one; the loss told is that of these tokens."""
+
+    reference: str = how("")
+    """Folder, Hub id or `recipe:` of the reference, of the same tokenizer: a model of text like the one
+    wanted. No identity: the digest of its files is."""
+
+    fraction: float = Field(0.6, gt=0, lt=1)
+    """Of the tokens of a step: those whose loss exceeds the reference's by most are learned."""
 
 
 class TrainingConfig(StageConfig):
@@ -82,6 +95,13 @@ class TrainingConfig(StageConfig):
 
     shuffle_window_sequences: int = Field(100_000, ge=1)
     """A segment up to this size is permuted whole; a larger one in windows of it, made of random blocks."""
+
+    document_mask: bool = False
+    """Each document of a sequence on its own: tokens attend within their document, positions begin anew with
+    it, and its first token is not predicted from the one before."""
+
+    selective: Selective | None = None
+    """Learn from a share of the tokens only, chosen by a reference model; left out: from all."""
 
     profile: Literal["", "paper", "fast"] = how("")
     """Sets those of zero_stage, offload and gradient_checkpointing that are not given: "paper" shares all,
@@ -190,6 +210,7 @@ def node(
     previous: Node | None = None,
     replay_fraction: float = 0.0,
     replayed: Sequence[Node] = (),
+    references: Sequence[Node] = (),
 ) -> Node:
     """The model of a milestone.
 
@@ -202,7 +223,9 @@ def node(
         previous: the model of the milestone before, which this one extends.
         replay_fraction: of all sequences, those of general text.
         replayed: the general corpora, one a milestone; none where nothing is replayed.
+        references: the reference's losses of each of the last corpus' shards, where tokens are selected.
     """
+    assert bool(references) == bool(config.selective), "losses of a reference where tokens are selected"
     assert previous is None or config.continuation == "extend", (
         "what is trained from the base has no previous"
     )
@@ -219,6 +242,7 @@ def node(
             "base": base.identity,
             "tokenizer": tokenizer.identity,
             **borders,
+            **{f"{REFERENCE_STAGE}-{number:05}": made.fingerprint for number, made in enumerate(references)},
             **{name: made.fingerprint for name, made in state.items()},
         },
         reads={
@@ -226,9 +250,35 @@ def node(
             "tokenizer": tokenizer.reads,
             "corpora": [corpus.path for corpus in corpora],
             **({"replayed": [corpus.path for corpus in replayed]} if replayed else {}),
+            **({"references": [made.to_json() for made in references]} if references else {}),
             **{name: made.path for name, made in state.items()},
         },
     )
+
+
+def reference_node(packed: str, *, model: str, reads: JSON, precision: str, document_mask: bool) -> Node:
+    """The losses of one packed shard.
+
+    Args:
+        packed: its path in the store.
+        model: the digest of the reference's files.
+        reads: where they are found.
+        precision: of the forward pass.
+        document_mask: whether the reference sees each document on its own, as the training does.
+    """
+    config: JSON = {"precision": precision} | ({"document_mask": True} if document_mask else {})
+    return Node(
+        stage=REFERENCE_STAGE,
+        version=REFERENCE_VERSION,
+        config=config,
+        inputs={"packing": packed.rsplit("/", 1)[-1], "model": model},
+        reads={"packing": packed, "model": reads},
+    )
+
+
+def references_of(training: Node) -> list[Node]:
+    """The losses that a training reads, a node a shard of its corpus; none where it selects no tokens."""
+    return [Node.from_json(given) for given in training.reads.get("references", [])]
 
 
 def how_of(config: TrainingConfig, ranks: int, nodes: int = 1) -> JSON:
@@ -261,6 +311,8 @@ class TrainingJob(BaseModel):
     store: str
     corpora: tuple[str, ...]
     """Paths in the store: the corpus, and the general one that is replayed."""
+    references: tuple[str, ...]
+    """Paths of the reference's losses of each of its shards, where tokens are selected."""
     borders: tuple[int, ...]
     """Sequences of each milestone's corpus up to this one."""
     replay: Replay

@@ -30,11 +30,13 @@ from tasks.store.paths import Store
 from tasks.training.checkpoint import Checkpoint, begin, commit, write_curve
 from tasks.training.config import SPREAD_FIELDS, TrainingConfig, TrainingJob
 from tasks.training.data import Batches
+from tasks.training.document import require_documents_apart, share_targets
 from tasks.training.loss import chunk_loss
 from tasks.training.memory import sequence_bytes
 from tasks.training.model import load_model, load_weights, save_model
 from tasks.training.order import SequenceOrder, divide_batch, largest_divisor
 from tasks.training.schedule import Schedule
+from tasks.training.selective import select_targets
 from tasks.training.state import restore_state, save_state
 from tasks.training.strategy import settle
 from tasks.training.zero import deepspeed_config
@@ -60,6 +62,8 @@ class Rank:
     """Whether this is the one that writes."""
     engine: Any = None
     micro_batch: int = 1
+    chunked: bool = False
+    """Whether the model's loss is `linear_cross_entropy`."""
     curve: list[list[float | None]] = field(default_factory=list)
 
     @property
@@ -75,11 +79,12 @@ def train(job: Job) -> None:
     rank = _join(leads=spec.leads)
     checkpoint = Checkpoint.at(Path(spec.checkpoint)) if spec.checkpoint else None
     window = config.shuffle_window_sequences + min(config.shuffle_window_sequences, spec.replay.rows)
-    with PackedCorpus(
-        Store(spec.store),
-        *spec.corpora,
-        cached_groups=3 * window // (2 * _GROUP_ROWS) + 8,
-    ) as corpus:
+    store, groups = Store(spec.store), 3 * window // (2 * _GROUP_ROWS) + 8
+    columns = 1 + config.document_mask
+    with (
+        PackedCorpus(store, *spec.corpora, cached_groups=columns * groups) as corpus,
+        PackedCorpus(store, spec.corpora[0], cached_groups=groups, beside=spec.references) as references,
+    ):
         order = SequenceOrder(
             seed=spec.seed,
             borders=spec.borders,
@@ -102,6 +107,8 @@ def train(job: Job) -> None:
             micro_batch=rank.micro_batch,
             vocab_size=model.get_input_embeddings().weight.shape[0],
             device=rank.device,
+            document_mask=config.document_mask,
+            references=references if spec.references else None,
         )
         if checkpoint:
             load_weights(model, checkpoint.part("weights"))
@@ -182,7 +189,9 @@ def _engine(config: TrainingConfig, model: PreTrainedModel, rank: Rank) -> Any:
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.config.use_cache = False
-    chunk_loss(model)
+    if config.document_mask:
+        require_documents_apart(model)
+    rank.chunked = chunk_loss(model)
     model.train()
     parameters = list(model.parameters())
     # the fused kernel wants its tensors on the GPU
@@ -241,8 +250,13 @@ def _step(
         group["lr"] = learning_rate
     total = torch.zeros((), device=rank.device)
     micro_steps = 0
-    for ids in batches.of_step(step):
-        loss = rank.engine(input_ids=ids, labels=ids).loss
+    given = list(batches.of_step(step))
+    if spec.config.selective:
+        select_targets(rank.engine, given, spec.config.selective.fraction, chunked=rank.chunked)
+    if spec.config.selective or spec.config.document_mask:
+        share_targets(given)
+    for one in given:
+        loss = rank.engine(**one).loss
         rank.engine.backward(loss)
         rank.engine.step()
         total += loss.detach().float()

@@ -22,7 +22,7 @@ from tasks.store.models import read_json
 from tasks.store.node import Node
 from tasks.store.paths import Store
 from tasks.training.checkpoint import Checkpoint
-from tasks.training.config import TrainingJob, config_of
+from tasks.training.config import TrainingJob, config_of, references_of
 from tasks.training.inputs import corpus_borders, replay_of, require_positions
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ def job_for(
         base=str(base),
         store=store.root,
         corpora=(node.reads["corpora"][-1], *replayed[-1:]),
+        references=tuple(made.path for made in references_of(node)),
         borders=borders,
         replay=replay_of(store, node.config.get("replay_fraction", 0.0), replayed),
         micro_batch=config.micro_batch,

@@ -28,7 +28,11 @@ MakeCorpus = Callable[[Store, int], Node]
 
 @pytest.fixture(scope="session")
 def make_corpus() -> MakeCorpus:
-    """Write a corpus of so many sequences; each token mostly follows from the last."""
+    """Write a corpus of so many sequences; each token mostly follows from the last.
+
+    The first rows hold several documents, one that runs on and ends, one alone, one that only runs on; then
+    any.
+    """
 
     def rows(count: int) -> np.ndarray:
         rng = np.random.default_rng(5)
@@ -39,12 +43,19 @@ def make_corpus() -> MakeCorpus:
             ids[:, at] = np.where(rng.random(count) < 0.8, (ids[:, at - 1] * 5 + 3) % VOCAB, noise)
         return ids
 
+    def starts(count: int) -> list[list[int]]:
+        rng = np.random.default_rng(6)
+        drawn = [np.flatnonzero(rng.random(LENGTH) < 0.1).tolist() for _ in range(count)]
+        return [[0, 7, 8, 20], [13], [0], [], *drawn][:count]
+
     def make(store: Store, count: int) -> Node:
         packed = Node(stage="packing", version=1, config={"sequences": 600}, inputs={})
 
         def build_packed(writer: NodeWriter) -> None:
             values = pa.array(rows(600).ravel())
-            table = pa.table({"input_ids": pa.FixedSizeListArray.from_arrays(values, LENGTH)})
+            begins = pa.array(starts(600), pa.list_(pa.int32()))
+            ids = pa.FixedSizeListArray.from_arrays(values, LENGTH)
+            table = pa.table({"input_ids": ids, "doc_starts": begins})
             with writer.parquet(table.schema) as out:
                 out.write_table(table, row_group_size=200)
 
@@ -58,7 +69,11 @@ def make_corpus() -> MakeCorpus:
 
         build_node(store, packed, build_packed, room="tasks.packing", shard="00000")
         corpus = Node(
-            stage="corpus", version=1, config={"sequences": count}, inputs={"packing": packed.fingerprint}
+            stage="corpus",
+            version=1,
+            config={"sequences": count},
+            inputs={"packing": packed.fingerprint},
+            reads={"shards": [{"path": packed.path, "rows": count}]},
         )
         build_node(store, corpus, build_corpus, room="tasks.packing", shard=str(count))
         return corpus

@@ -2,7 +2,17 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.store.node import Node
-from tasks.training.config import Files, TrainingConfig, base_node, config_of, how_of, node
+from tasks.training.config import (
+    Files,
+    Selective,
+    TrainingConfig,
+    base_node,
+    config_of,
+    how_of,
+    node,
+    reference_node,
+    references_of,
+)
 from tasks.training.run import thinned
 from tasks.training.zero import deepspeed_config, environment
 
@@ -33,11 +43,43 @@ def test_what_is_computed_is_identity() -> None:
     others = [
         made(TrainingConfig(base_model="a", learning_rate=2e-4)),
         made(TrainingConfig(base_model="a", betas=(0.9, 0.999))),
+        made(TrainingConfig(base_model="a", document_mask=True)),
         made(plain, seed=2),
         made(plain, corpora=CORPORA[1:]),  # the same corpus, but no border at 100
         made(plain, corpora=CORPORA[:1]),
     ]
-    assert len({made(plain).fingerprint, *(other.fingerprint for other in others)}) == 6
+    assert len({made(plain).fingerprint, *(other.fingerprint for other in others)}) == 7
+
+
+def test_a_reference_is_identity_by_its_files_and_not_by_its_name() -> None:
+    def reference(digest: str, **told: bool) -> Node:
+        mask = {"document_mask": False, **told}
+        return reference_node("packing/ab/" + "a" * 64, model=digest, reads={}, precision="bf16", **mask)
+
+    def selecting(name: str, digest: str, fraction: float = 0.5) -> Node:
+        config = TrainingConfig(base_model="a", selective=Selective(reference=name, fraction=fraction))
+        return node(
+            config,
+            seed=1,
+            base=BASE,
+            tokenizer=TOKENIZER,
+            corpora=CORPORA,
+            references=[reference(digest)],
+        )
+
+    one = selecting("one", "d" * 64)
+    assert selecting("other", "d" * 64).fingerprint == one.fingerprint
+    others = [
+        selecting("one", "e" * 64),
+        selecting("one", "d" * 64, 0.6),
+        made(TrainingConfig(base_model="a")),
+    ]
+    assert len({one.fingerprint, *(other.fingerprint for other in others)}) == 4
+    assert [found.path for found in references_of(one)] == [reference("d" * 64).path]
+    assert reference("d" * 64, document_mask=True).fingerprint != reference("d" * 64).fingerprint
+    back, _ = config_of(one, {})
+    assert back.selective is not None
+    assert back.selective.fraction == 0.5
 
 
 def test_the_config_comes_back_from_a_node_and_how() -> None:

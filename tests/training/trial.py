@@ -19,7 +19,8 @@ from tasks.store.models import resolve_model
 from tasks.store.node import Node
 from tasks.store.paths import Store
 from tasks.store.shard import build_node
-from tasks.training.config import Files, TrainingConfig, base_node, how_of, node
+from tasks.training.config import Files, TrainingConfig, base_node, how_of, node, reference_node
+from tasks.training.reference import build_reference
 from tasks.training.run import build_base, build_training, work_folder
 
 MILESTONES = (100, 250)
@@ -44,11 +45,35 @@ class Trial:
         self.base = base_node(seed=SEED, model=Files.of_base(model), tokenizer=tokenizer)
         build_node(self.store, self.base, build_base, room="tasks.training", shard="base")
 
+    def references(self, config: TrainingConfig) -> list[Node]:
+        """The base's own losses on the last corpus' shards, scored where a training selects tokens."""
+        if config.selective is None:
+            return []
+        base = Files.of_node(self.base)
+        made = [
+            reference_node(
+                shard["path"],
+                model=base.identity,
+                reads=base.reads,
+                precision=config.precision,
+                document_mask=config.document_mask,
+            )
+            for shard in self.corpora[-1].reads["shards"]
+        ]
+        for number, one in enumerate(made):
+            build_node(self.store, one, build_reference, room="tasks.training", shard=str(number))
+        return made
+
     def node(self, **fields: Any) -> tuple[Node, TrainingConfig]:
         settings = {"precision": "fp32", "learning_rate": 1e-2, "checkpoint_every": 10} | fields
         config = TrainingConfig(base_model="tiny", global_batch_sequences=BATCH, **settings)
         made = node(
-            config, seed=SEED, base=Files.of_node(self.base), tokenizer=self.tokenizer, corpora=self.corpora
+            config,
+            seed=SEED,
+            base=Files.of_node(self.base),
+            tokenizer=self.tokenizer,
+            corpora=self.corpora,
+            references=self.references(config),
         )
         return made, config
 
