@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from flows.server import log_to_server
-from flows.tally import Tally
+from flows.tally import Tally, time_left
 from flows.terminal import log_to
 from tasks.runtime import progress
 
@@ -58,9 +58,8 @@ class Display:
             elif time.monotonic() - self._told.get(key, 0) > _LINE_EVERY_S or word.done >= word.total:
                 self._told[key] = time.monotonic()
                 done, total = f"{word.done:,.0f}", f"{word.total:,.0f}"
-                self._console.print(
-                    f"{key}: {done}/{total} {word.unit} {rate}".rstrip(), highlight=False, soft_wrap=True
-                )
+                line = f"{key}: {done}/{total} {word.unit} {rate}{time_left(word)}".rstrip()
+                self._console.print(line, highlight=False, soft_wrap=True)
 
     def _draw(self, key: str, word: progress.Progress, rate: str) -> None:
         if key not in self._bars:

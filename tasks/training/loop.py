@@ -11,6 +11,7 @@ import math
 import os
 import resource
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,17 +31,18 @@ from tasks.training.checkpoint import Checkpoint, begin, commit, write_curve
 from tasks.training.config import TrainingConfig, TrainingJob
 from tasks.training.data import Batches
 from tasks.training.loss import chunk_loss
+from tasks.training.measure import Meter, Queued, Teller
 from tasks.training.memory import sequence_bytes
 from tasks.training.model import load_model, load_weights, save_model
 from tasks.training.order import SequenceOrder, divide_batch, largest_divisor
 from tasks.training.schedule import Schedule
 from tasks.training.state import restore_state, save_state
+from tasks.training.steps import LEARNED, MEASURED, Row
 from tasks.training.zero import deepspeed_config
 
 logger = logging.getLogger(__name__)
 
 _GROUP_ROWS = 200
-_EMIT_S = 0.5
 _CPU_BYTES = 256 << 20
 """What a micro-batch may take on a CPU, where larger ones gain nothing."""
 _GPU_SHARE = 0.6
@@ -58,7 +60,7 @@ class Rank:
     """Whether this is the one that writes."""
     engine: Any = None
     micro_batch: int = 1
-    curve: list[list[float | None]] = field(default_factory=list)
+    curve: list[Row] = field(default_factory=list)
 
     @property
     def is_first_here(self) -> bool:
@@ -102,11 +104,18 @@ def train(job: Job) -> None:
             rank.curve = checkpoint.curve()
         result: JSON = {"from_step": start, "trained_s": 0.0}
         if start < order.num_steps:
+            meter = Meter(
+                model,
+                sequence_length=corpus.sequence_length,
+                tokens=config.global_batch_sequences * corpus.sequence_length,
+                device=rank.device,
+                ranks=rank.count,
+            )
             rank.engine = _engine(config, model, rank)
             if checkpoint:
                 restore_state(rank.engine, checkpoint)
-            result["trained_s"] = _run(job, spec, rank, schedule, batches, start)
-        result |= _usage(rank)
+            result["trained_s"] = _run(job, spec, rank, schedule, batches, meter, start)
+        result |= _usage(rank, start)
     if rank.leads:
         _finish(job, spec, rank, order, result)
     elif not spec.leads and rank.is_first_here:
@@ -183,35 +192,50 @@ def _engine(config: TrainingConfig, model: PreTrainedModel, rank: Rank) -> Any:
     return engine
 
 
-def _run(job: Job, spec: TrainingJob, rank: Rank, schedule: Schedule, batches: Batches, start: int) -> float:
+def _run(
+    job: Job,
+    spec: TrainingJob,
+    rank: Rank,
+    schedule: Schedule,
+    batches: Batches,
+    meter: Meter,
+    start: int,
+) -> float:
     """All steps from `start`; returns the seconds they took."""
-    config, steps, told = spec.config, schedule.end, 0.0
-    tokens = config.global_batch_sequences * batches.sequence_length
+    config, steps = spec.config, schedule.end
     keep = schedule.leave if config.continuation == "extend" else 0
+    teller = Teller(job, meter, start=start, steps=steps)
+    queue: deque[Queued] = deque()
     began = time.perf_counter()
     for step in range(start, steps):
         rate = config.learning_rate * schedule.fraction(step)
-        loss, norm = _step(spec, rank, batches, step, rate)
-        if not math.isfinite(loss):
-            raise DaptError(
-                f"the loss is {loss} at step {step + 1} of {steps}; lower training.learning_rate "
-                f"({config.learning_rate}), or lengthen training.warmup_fraction ({config.warmup_fraction})"
-            )
-        rank.curve.append([step + 1, (step + 1) * tokens, loss, rate, norm])
-        last = step + 1 == steps
-        now = time.perf_counter()
-        if rank.leads and (last or now - told > _EMIT_S):
-            told, speed = now, (step + 1 - start) * tokens / (now - began)
-            job.emit({"step": step + 1, "steps": steps, "loss": loss, "tokens_per_s": round(speed, 1)})
-        if last or step + 1 == keep or (step + 1) % config.checkpoint_every == 0:
+        queue.append(_step(spec, rank, batches, meter, step, rate))
+        due = step + 1 in (steps, keep) or (step + 1) % config.checkpoint_every == 0
+        while len(queue) > (0 if due else 1):  # the last one goes on while the one before is read
+            row = meter.row(queue.popleft())
+            _require_finite(row, steps, config)
+            rank.curve.append(row)
+            if rank.leads:
+                teller.tell(row)
+        if due:
             _checkpoint(job.folder, rank, step + 1, keep)
     return time.perf_counter() - began
 
 
+def _require_finite(row: Row, steps: int, config: TrainingConfig) -> None:
+    step, _, loss, *_ = row
+    if loss is None or not math.isfinite(loss):
+        raise DaptError(
+            f"the loss is {loss} at step {step} of {steps}; lower training.learning_rate "
+            f"({config.learning_rate}), or lengthen training.warmup_fraction ({config.warmup_fraction})"
+        )
+
+
 def _step(
-    spec: TrainingJob, rank: Rank, batches: Batches, step: int, learning_rate: float
-) -> tuple[float, float | None]:
-    """One optimizer step: the loss over all ranks before it, and the gradient's norm (ZeRO 0: None)."""
+    spec: TrainingJob, rank: Rank, batches: Batches, meter: Meter, step: int, learning_rate: float
+) -> Queued:
+    """Queue one optimizer step: the mean loss over all ranks before it, and the gradient's norm."""
+    began = meter.mark()
     torch.manual_seed(int(np.random.SeedSequence((spec.seed, step, rank.number)).generate_state(1)[0]))
     for group in rank.engine.optimizer.param_groups:
         group["lr"] = learning_rate
@@ -224,8 +248,10 @@ def _step(
         total += loss.detach().float()
         micro_steps += 1
     dist.all_reduce(total)
-    norm = rank.engine.get_global_grad_norm()
-    return total.item() / (micro_steps * rank.count), None if norm is None else float(norm)
+    mean = total.double() / (micro_steps * rank.count)
+    return meter.queued(
+        step + 1, learning_rate, loss=mean, norm=rank.engine.get_global_grad_norm(), began=began
+    )
 
 
 def _checkpoint(work: Path, rank: Rank, step: int, keep: int) -> None:
@@ -238,12 +264,16 @@ def _checkpoint(work: Path, rank: Rank, step: int, keep: int) -> None:
     dist.barrier()
 
 
-def _usage(rank: Rank) -> JSON:
-    """Peak memory over all ranks."""
+def _usage(rank: Rank, start: int) -> JSON:
+    """Peak memory: of the process over all ranks, of the device in this one, where each row has its own."""
     peak = torch.tensor([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024], dtype=torch.int64)
     peak = peak.to(rank.device)
     dist.all_reduce(peak, op=dist.ReduceOp.MAX)
-    device = torch.cuda.max_memory_allocated() if rank.device.type == "cuda" else 0
+    device = 0
+    if rank.device.type == "cuda":
+        at = len(LEARNED) + MEASURED.index("allocated_bytes")
+        rows = (int(row[at] or 0) for row in rank.curve[start:])
+        device = max(torch.cuda.max_memory_allocated(), *rows, 0)
     return {"peak_rss_bytes": int(peak.item()), "peak_device_bytes": device, "device": rank.device.type}
 
 

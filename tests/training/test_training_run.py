@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -18,6 +19,7 @@ from tasks.training.config import Files
 from tasks.training.order import SequenceOrder
 from tasks.training.run import clear_finished_work
 from tasks.training.schedule import Schedule
+from tasks.training.steps import LEARNED
 from tests.training.trial import BATCH, MILESTONES, SEED, Calm, Trial, killed_after, undisturbed
 
 pytestmark = pytest.mark.train
@@ -109,6 +111,17 @@ def test_training_goes_on_with_other_ranks_and_another_zero_stage(
     assert_close(plain, made, reference)
 
 
+def assert_each_step_was_measured_once(trial: Trial, made: Node) -> None:
+    table = pq.read_table(trial.store.address(f"{made.path}/steps.parquet"))
+    assert [list(row.values())[: len(LEARNED)] for row in table.to_pylist()] == trial.losses(made)
+    assert table["step"].to_pylist() == list(range(1, 21))
+    assert table["tokens"].to_pylist()[-1] == 20 * BATCH * 32
+    assert table["at"].to_pylist() == sorted(table["at"].to_pylist())
+    assert min(table["tokens_per_s"].to_pylist()) > 0
+    assert min(table["rss_bytes"].to_pylist()) > 50 << 20
+    assert table["mfu"].null_count == table["allocated_bytes"].null_count == 20, "there is no GPU"
+
+
 def test_killed_twice_it_ends_bit_for_bit_as_if_never(plain: Trial, calm: Calm) -> None:
     work = plain.resume_from(calm.made, None)
     with killed_after(5):
@@ -122,6 +135,7 @@ def test_killed_twice_it_ends_bit_for_bit_as_if_never(plain: Trial, calm: Calm) 
     again, manifest = plain.train(2, checkpoint_every=4)
     assert manifest.how["resumed_from_step"] >= 8
     assert_same(plain, again, calm)
+    assert_each_step_was_measured_once(plain, again)
 
     assert stands(plain.store, again.path)
     clear_finished_work(plain.store)
