@@ -16,6 +16,8 @@ from flows.terminal import log_to
 from tasks.runtime import progress
 
 _LINE_EVERY_S = 5.0
+_BESIDE_RATE = 78
+"""Columns of a bar's line beside what it tells of the rate."""
 
 
 class Display:
@@ -64,7 +66,10 @@ class Display:
     def _draw(self, key: str, word: progress.Progress, rate: str) -> None:
         if key not in self._bars:
             self._bars[key] = self._live.add_task(key, total=word.total, unit=word.unit, rate=rate)
-        self._live.update(self._bars[key], completed=word.done, total=word.total, rate=rate)
+        parts = rate.split(", ")
+        while len(parts) > 2 and len(", ".join(parts)) > self._console.width - _BESIDE_RATE:
+            parts.pop()  # whole ones, the least wanted; else the bar itself goes
+        self._live.update(self._bars[key], completed=word.done, total=word.total, rate=", ".join(parts))
 
 
 def set_up_logging(console: Console) -> None:

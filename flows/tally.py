@@ -12,7 +12,7 @@ _TRAINING = {
     "learning_rate": "lr {:.2e}",
     "grad_norm": "norm {:.2f}",
 }
-"""What a training tells, the most wanted first: a narrow terminal cuts the end off."""
+"""What a training tells, the most wanted first: a narrow terminal leaves out the last."""
 
 
 def time_left(word: Progress) -> str:
