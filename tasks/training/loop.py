@@ -90,15 +90,6 @@ def train(job: Job) -> None:
         start = checkpoint.step if checkpoint else 0
         model = load_model(Path(spec.base))
         rank.micro_batch = _micro_batch(spec, model, corpus.sequence_length, rank)
-        batches = Batches(
-            corpus,
-            order,
-            rank=rank.number,
-            ranks=rank.count,
-            micro_batch=rank.micro_batch,
-            vocab_size=model.get_input_embeddings().weight.shape[0],
-            device=rank.device,
-        )
         if checkpoint:
             load_weights(model, checkpoint.part("weights"))
             rank.curve = checkpoint.curve()
@@ -111,10 +102,20 @@ def train(job: Job) -> None:
                 device=rank.device,
                 ranks=rank.count,
             )
+            batches = Batches(
+                corpus,
+                order,
+                rank=rank.number,
+                ranks=rank.count,
+                micro_batch=rank.micro_batch,
+                vocab_size=model.get_input_embeddings().weight.shape[0],
+                device=rank.device,
+            )
             rank.engine = _engine(config, model, rank)
             if checkpoint:
                 restore_state(rank.engine, checkpoint)
-            result["trained_s"] = _run(job, spec, rank, schedule, batches, meter, start)
+            with batches:
+                result["trained_s"] = _run(job, spec, rank, schedule, batches, meter, start)
         result |= _usage(rank, start)
     if rank.leads:
         _finish(job, spec, rank, order, result)
