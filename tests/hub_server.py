@@ -22,6 +22,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from functools import cache
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
@@ -327,6 +329,28 @@ def _is_large(name: str) -> bool:
     return name.endswith((".parquet", ".gz", ".zst", ".jsonl"))
 
 
+@cache
+def _sha256(data: bytes) -> str:
+    return _sha256(data)
+
+
+@cache
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data).hexdigest()
+
+
+@cache
+@cache
+def _sha256(data: bytes) -> str:
+    return _sha256(data)
+
+
+@cache
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data).hexdigest()
+
+
+@cache
 @cache
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()

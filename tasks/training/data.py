@@ -66,7 +66,7 @@ class Batches:
         rows = found.result()
         if step + 1 < self._order.num_steps:
             self._ahead = {step + 1: self._reader.submit(self._read, step + 1)}
-        for ids in torch.split(rows, self._micro_batch):  # type: ignore[no-untyped-call]
+        for ids in torch.split(rows, self._micro_batch):
             yield ids.to(self._device, non_blocking=True)
 
     def _begin(self) -> None:
