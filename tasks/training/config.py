@@ -19,7 +19,7 @@ from tasks.store.node import Node
 STAGE = "training"
 VERSION = 1
 
-HOW_FIELDS = ("zero_stage", "offload", "gradient_checkpointing", "micro_batch", "checkpoint_every")
+HOW_FIELDS = ("zero_stage", "offload", "gradient_checkpointing", "micro_batch", "checkpoint_every", "compile")
 
 
 class TrainingConfig(StageConfig):
@@ -87,6 +87,10 @@ class TrainingConfig(StageConfig):
 
     checkpoint_every: int = how(200, ge=1)
     """Optimizer steps between two checkpoints."""
+
+    compile: bool = how(False)
+    """Compile the decoder layers (torch.compile): faster steps, after a first one that takes a minute; on a
+    CPU it needs a C++ compiler."""
 
     @model_validator(mode="after")
     def _continuing(self) -> "TrainingConfig":

@@ -33,7 +33,7 @@ from tasks.training.data import Batches
 from tasks.training.loss import chunk_loss
 from tasks.training.measure import Meter, Queued, Teller
 from tasks.training.memory import sequence_bytes
-from tasks.training.model import load_model, load_weights, save_model
+from tasks.training.model import compile_layers, load_model, load_weights, save_model
 from tasks.training.order import SequenceOrder, divide_batch, largest_divisor
 from tasks.training.schedule import Schedule
 from tasks.training.state import restore_state, save_state
@@ -169,6 +169,8 @@ def _engine(config: TrainingConfig, model: PreTrainedModel, rank: Rank) -> Any:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.config.use_cache = False
     chunk_loss(model)
+    if config.compile:
+        compile_layers(model)
     model.train()
     parameters = list(model.parameters())
     # the fused kernel wants its tensors on the GPU

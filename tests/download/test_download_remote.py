@@ -14,8 +14,6 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
-from itertools import pairwise
-from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa

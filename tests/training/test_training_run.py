@@ -1,6 +1,7 @@
 """Real trainings of a tiny Llama in real processes over gloo."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,15 @@ def test_two_ranks_of_zero_3_train_as_plain_adamw_and_the_model_loads(
 
 @pytest.mark.parametrize(
     ("ranks", "fields"),
-    [(1, {"zero_stage": 0}), (2, {"zero_stage": 2, "offload": "optimizer", "micro_batch": 3})],
+    [
+        (1, {"zero_stage": 0}),
+        (2, {"zero_stage": 2, "offload": "optimizer", "micro_batch": 3}),
+        pytest.param(
+            2,
+            {"zero_stage": 3, "compile": True, "gradient_checkpointing": True},
+            marks=pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler"),
+        ),
+    ],
 )
 def test_training_goes_on_with_other_ranks_and_another_zero_stage(
     plain: Trial, calm: Calm, reference: Reference, ranks: int, fields: dict[str, Any]
