@@ -30,6 +30,8 @@ from tasks.store.paths import Store
 from tasks.training.checkpoint import Checkpoint, begin, commit, write_curve
 from tasks.training.config import TrainingConfig, TrainingJob
 from tasks.training.data import Batches
+from tasks.training.events import FOLDER as EVENTS
+from tasks.training.events import add_events, begin_events
 from tasks.training.loss import chunk_loss
 from tasks.training.measure import Meter, Queued, Teller
 from tasks.training.memory import sequence_bytes
@@ -208,6 +210,9 @@ def _run(
     config, steps = spec.config, schedule.end
     keep = schedule.leave if config.continuation == "extend" else 0
     teller = Teller(job, meter, start=start, steps=steps)
+    events = job.folder / EVENTS
+    if rank.leads:
+        events = begin_events(events, rank.curve, f"{time.time():.0f}.dapt")
     queue: deque[Queued] = deque()
     began = time.perf_counter()
     for step in range(start, steps):
@@ -220,6 +225,7 @@ def _run(
             rank.curve.append(row)
             if rank.leads:
                 teller.tell(row)
+                add_events(events, [row])
         if due:
             _checkpoint(job.folder, rank, step + 1, keep)
     return time.perf_counter() - began
@@ -287,4 +293,6 @@ def _finish(job: Job, spec: TrainingJob, rank: Rank, order: SequenceOrder, resul
     load_weights(model, final.part("weights"))
     dtype = torch.bfloat16 if spec.config.precision == "bf16" else torch.float32
     save_model(model.to(dtype), Path(spec.base), job.folder / "model")
-    job.write_result({**result, "curve": final.curve(), "micro_batch": rank.micro_batch})
+    curve = final.curve()
+    begin_events(job.folder / "model" / EVENTS, curve, "dapt")
+    job.write_result({**result, "curve": curve, "micro_batch": rank.micro_batch})

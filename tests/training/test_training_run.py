@@ -17,8 +17,9 @@ from tasks.store.node import Node
 from tasks.store.packed import PackedCorpus
 from tasks.store.paths import Store
 from tasks.training.config import Files
+from tasks.training.events import begin_events
 from tasks.training.order import SequenceOrder
-from tasks.training.run import clear_finished_work
+from tasks.training.run import clear_finished_work, work_folder
 from tasks.training.schedule import Schedule
 from tasks.training.steps import LEARNED
 from tests.training.trial import BATCH, MILESTONES, SEED, Calm, Trial, killed_after, undisturbed
@@ -120,7 +121,7 @@ def test_training_goes_on_with_other_ranks_and_another_zero_stage(
     assert_close(plain, made, reference)
 
 
-def assert_each_step_was_measured_once(trial: Trial, made: Node) -> None:
+def assert_each_step_was_measured_once(trial: Trial, made: Node, tmp_path: Path) -> None:
     table = pq.read_table(trial.store.address(f"{made.path}/steps.parquet"))
     assert [list(row.values())[: len(LEARNED)] for row in table.to_pylist()] == trial.losses(made)
     assert table["step"].to_pylist() == list(range(1, 21))
@@ -129,9 +130,14 @@ def assert_each_step_was_measured_once(trial: Trial, made: Node) -> None:
     assert min(table["tokens_per_s"].to_pylist()) > 0
     assert min(table["rss_bytes"].to_pylist()) > 50 << 20
     assert table["mfu"].null_count == table["allocated_bytes"].null_count == 20, "there is no GPU"
+    rows = [list(row.values()) for row in table.to_pylist()]
+    whole = begin_events(tmp_path, rows, "dapt").read_bytes()
+    assert trial.store.read(f"{made.path}/tensorboard/events.out.tfevents.dapt") == whole
+    (live,) = (work_folder(trial.store, made.fingerprint) / "tensorboard").iterdir()
+    assert live.read_bytes() == whole, "what was shown while it trained"
 
 
-def test_killed_twice_it_ends_bit_for_bit_as_if_never(plain: Trial, calm: Calm) -> None:
+def test_killed_twice_it_ends_bit_for_bit_as_if_never(plain: Trial, calm: Calm, tmp_path: Path) -> None:
     work = plain.resume_from(calm.made, None)
     with killed_after(5):
         plain.train(2, checkpoint_every=4)
@@ -144,7 +150,7 @@ def test_killed_twice_it_ends_bit_for_bit_as_if_never(plain: Trial, calm: Calm) 
     again, manifest = plain.train(2, checkpoint_every=4)
     assert manifest.how["resumed_from_step"] >= 8
     assert_same(plain, again, calm)
-    assert_each_step_was_measured_once(plain, again)
+    assert_each_step_was_measured_once(plain, again, tmp_path)
 
     assert stands(plain.store, again.path)
     clear_finished_work(plain.store)
