@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from flows.server import log_to_server
-from flows.tally import Tally
+from flows.tally import Tally, time_left
 from flows.terminal import log_to
 from tasks.runtime import progress
 
 _LINE_EVERY_S = 5.0
+_BESIDE_RATE = 78
+"""Columns of a bar's line beside what it tells of the rate."""
 
 
 class Display:
@@ -58,14 +60,16 @@ class Display:
             elif time.monotonic() - self._told.get(key, 0) > _LINE_EVERY_S or word.done >= word.total:
                 self._told[key] = time.monotonic()
                 done, total = f"{word.done:,.0f}", f"{word.total:,.0f}"
-                self._console.print(
-                    f"{key}: {done}/{total} {word.unit} {rate}".rstrip(), highlight=False, soft_wrap=True
-                )
+                line = f"{key}: {done}/{total} {word.unit} {rate}{time_left(word)}".rstrip()
+                self._console.print(line, highlight=False, soft_wrap=True)
 
     def _draw(self, key: str, word: progress.Progress, rate: str) -> None:
         if key not in self._bars:
             self._bars[key] = self._live.add_task(key, total=word.total, unit=word.unit, rate=rate)
-        self._live.update(self._bars[key], completed=word.done, total=word.total, rate=rate)
+        parts = rate.split(", ")
+        while len(parts) > 2 and len(", ".join(parts)) > self._console.width - _BESIDE_RATE:
+            parts.pop()  # whole ones, the least wanted; else the bar itself goes
+        self._live.update(self._bars[key], completed=word.done, total=word.total, rate=", ".join(parts))
 
 
 def set_up_logging(console: Console) -> None:

@@ -16,7 +16,7 @@ from flows.milestones import BITS, base_model, corpus_nodes, evaluation_nodes, m
 from flows.outcome import TOLD_UNDER, dropped_told
 from flows.recipe import Recipe
 from flows.resolve import Resolved
-from flows.tally import Tally
+from flows.tally import Tally, time_left
 from tasks.report.figures import draw_loss, image_address
 from tasks.runtime.progress import Progress, listening
 from tasks.store.json import JSON
@@ -58,14 +58,14 @@ def corpus_shown(recipe: Recipe, chain: Chain) -> Iterator[Artifacts]:
 
 @contextlib.contextmanager
 def training_shown(recipe: Recipe, label: str) -> Iterator[Artifacts]:
-    """A training: its steps, loss and speed, and the curve so far."""
+    """A training: its steps, loss, speed and what is left, and the curve so far."""
     tally, points = Tally(), list[tuple[float, float | None]]()
     a_step = recipe.training.global_batch_sequences * recipe.packing.sequence_length
 
     def hear(word: Progress) -> None:
         if word.stage != "training" or word.shard != label:
             return
-        told = f"step {word.done:,.0f} of {word.total:,.0f}, {tally.add(word)}"
+        told = f"step {word.done:,.0f} of {word.total:,.0f}, {tally.add(word)}{time_left(word)}"
         shown.progress(f"training {label}", done=word.done, total=word.total, description=told)
         points.append((word.done * a_step, float(word.fields["loss"])))
         if len(points) > _MOST_POINTS:

@@ -329,6 +329,28 @@ def _is_large(name: str) -> bool:
 
 @cache
 def _sha256(data: bytes) -> str:
+    return _sha256(data)
+
+
+@cache
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data).hexdigest()
+
+
+@cache
+@cache
+def _sha256(data: bytes) -> str:
+    return _sha256(data)
+
+
+@cache
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data).hexdigest()
+
+
+@cache
+@cache
+def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 

@@ -6,9 +6,9 @@ removes it. The last two are kept, and the one whose
 state a larger milestone goes on from. Imports no torch: the parent looks here before it starts the processes.
 
 What it holds knows nothing of ranks: the fp32 weights and both AdamW moments, by parameter name, and the
-loss curve. So training goes on with any number of ranks, ZeRO stage or offload; on the same ones bit for
-bit. The price is that rank 0 gathers 12 bytes a parameter, one third at a time (0.5 GB of host memory at
-125M parameters).
+record of all steps. So training goes on with any number of ranks, ZeRO stage or offload; on the same ones
+bit for bit. The price is that rank 0 gathers 12 bytes a parameter, one third at a time (0.5 GB of host memory
+at 125M parameters).
 """
 
 import hashlib
@@ -25,6 +25,7 @@ import msgspec
 from tasks.store.json import JSON
 from tasks.store.manifest import FileEntry
 from tasks.store.paths import replace_durably
+from tasks.training.steps import Row
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +60,9 @@ class Checkpoint:
         """The file of one of `PARTS`."""
         return self.folder / f"{name}.safetensors"
 
-    def curve(self) -> list[list[float | None]]:
-        """The loss curve up to here."""
-        rows: list[list[float | None]] = json.loads((self.folder / CURVE).read_text())
+    def curve(self) -> list[Row]:
+        """The record of all steps up to here."""
+        rows: list[Row] = json.loads((self.folder / CURVE).read_text())
         return rows
 
 
@@ -73,8 +74,8 @@ def begin(work: Path, step: int) -> Path:
     return folder
 
 
-def write_curve(writing: Path, curve: list[list[float | None]]) -> None:
-    """The loss curve of all steps so far: [step, tokens, loss, learning rate, gradient norm] a step."""
+def write_curve(writing: Path, curve: list[Row]) -> None:
+    """The record of all steps so far, with the columns of `steps.py`."""
     (writing / CURVE).write_text(json.dumps(curve))
 
 

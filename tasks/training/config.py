@@ -31,7 +31,7 @@ PROFILES: dict[str, JSON] = {
 the devices at hand."""
 
 SPREAD_FIELDS = ("zero_stage", "offload", "gradient_checkpointing")
-HOW_FIELDS = (*SPREAD_FIELDS, "micro_batch", "checkpoint_every")
+HOW_FIELDS = (*SPREAD_FIELDS, "micro_batch", "checkpoint_every", "compile")
 
 
 class Selective(StageConfig):
@@ -122,6 +122,10 @@ class TrainingConfig(StageConfig):
 
     checkpoint_every: int = how(200, ge=1)
     """Optimizer steps between two checkpoints."""
+
+    compile: bool = how(False)
+    """Compile the decoder layers (torch.compile): faster steps, after a first one that takes a minute; on a
+    CPU it needs a C++ compiler."""
 
     @model_validator(mode="before")
     @classmethod

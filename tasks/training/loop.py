@@ -11,6 +11,7 @@ import math
 import os
 import resource
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,20 +32,23 @@ from tasks.training.checkpoint import Checkpoint, begin, commit, write_curve
 from tasks.training.config import SPREAD_FIELDS, TrainingConfig, TrainingJob
 from tasks.training.data import Batches
 from tasks.training.document import require_documents_apart, share_targets
+from tasks.training.events import FOLDER as EVENTS
+from tasks.training.events import add_events, begin_events
 from tasks.training.loss import chunk_loss
+from tasks.training.measure import Meter, Queued, Teller
 from tasks.training.memory import sequence_bytes
-from tasks.training.model import load_model, load_weights, save_model
+from tasks.training.model import compile_layers, load_model, load_weights, save_model
 from tasks.training.order import SequenceOrder, divide_batch, largest_divisor
 from tasks.training.schedule import Schedule
 from tasks.training.selective import select_targets
 from tasks.training.state import restore_state, save_state
+from tasks.training.steps import LEARNED, MEASURED, Row
 from tasks.training.strategy import settle
 from tasks.training.zero import deepspeed_config
 
 logger = logging.getLogger(__name__)
 
 _GROUP_ROWS = 200
-_EMIT_S = 0.5
 _CPU_BYTES = 256 << 20
 """What a micro-batch may take on a CPU, where larger ones gain nothing."""
 _GPU_SHARE = 0.6
@@ -64,7 +68,7 @@ class Rank:
     micro_batch: int = 1
     chunked: bool = False
     """Whether the model's loss is `linear_cross_entropy`."""
-    curve: list[list[float | None]] = field(default_factory=list)
+    curve: list[Row] = field(default_factory=list)
 
     @property
     def is_first_here(self) -> bool:
@@ -99,27 +103,35 @@ def train(job: Job) -> None:
         config = _settled(spec, model, corpus.sequence_length, rank)
         spec = spec.model_copy(update={"config": config})
         rank.micro_batch = _micro_batch(spec, model, corpus.sequence_length, rank)
-        batches = Batches(
-            corpus,
-            order,
-            rank=rank.number,
-            ranks=rank.count,
-            micro_batch=rank.micro_batch,
-            vocab_size=model.get_input_embeddings().weight.shape[0],
-            device=rank.device,
-            document_mask=config.document_mask,
-            references=references if spec.references else None,
-        )
         if checkpoint:
             load_weights(model, checkpoint.part("weights"))
             rank.curve = checkpoint.curve()
         result: JSON = {"from_step": start, "trained_s": 0.0}
         if start < order.num_steps:
+            meter = Meter(
+                model,
+                sequence_length=corpus.sequence_length,
+                tokens=config.global_batch_sequences * corpus.sequence_length,
+                device=rank.device,
+                ranks=rank.count,
+            )
+            batches = Batches(
+                corpus,
+                order,
+                rank=rank.number,
+                ranks=rank.count,
+                micro_batch=rank.micro_batch,
+                vocab_size=model.get_input_embeddings().weight.shape[0],
+                device=rank.device,
+                document_mask=config.document_mask,
+                references=references if spec.references else None,
+            )
             rank.engine = _engine(config, model, rank)
             if checkpoint:
                 restore_state(rank.engine, checkpoint)
-            result["trained_s"] = _run(job, spec, rank, schedule, batches, start)
-        result |= _usage(rank)
+            with batches:
+                result["trained_s"] = _run(job, spec, rank, schedule, batches, meter, start)
+        result |= _usage(rank, start)
     if rank.leads:
         result |= spec.config.model_dump(include=set(SPREAD_FIELDS))
         _finish(job, spec, rank, order, result)
@@ -192,6 +204,8 @@ def _engine(config: TrainingConfig, model: PreTrainedModel, rank: Rank) -> Any:
     if config.document_mask:
         require_documents_apart(model)
     rank.chunked = chunk_loss(model)
+    if config.compile:
+        compile_layers(model)
     model.train()
     parameters = list(model.parameters())
     # the fused kernel wants its tensors on the GPU
@@ -216,35 +230,54 @@ def _engine(config: TrainingConfig, model: PreTrainedModel, rank: Rank) -> Any:
     return engine
 
 
-def _run(job: Job, spec: TrainingJob, rank: Rank, schedule: Schedule, batches: Batches, start: int) -> float:
+def _run(
+    job: Job,
+    spec: TrainingJob,
+    rank: Rank,
+    schedule: Schedule,
+    batches: Batches,
+    meter: Meter,
+    start: int,
+) -> float:
     """All steps from `start`; returns the seconds they took."""
-    config, steps, told = spec.config, schedule.end, 0.0
-    tokens = config.global_batch_sequences * batches.sequence_length
+    config, steps = spec.config, schedule.end
     keep = schedule.leave if config.continuation == "extend" else 0
+    teller = Teller(job, meter, start=start, steps=steps)
+    events = job.folder / EVENTS
+    if rank.leads:
+        events = begin_events(events, rank.curve, f"{time.time():.0f}.dapt")
+    queue: deque[Queued] = deque()
     began = time.perf_counter()
     for step in range(start, steps):
         rate = config.learning_rate * schedule.fraction(step)
-        loss, norm = _step(spec, rank, batches, step, rate)
-        if not math.isfinite(loss):
-            raise DaptError(
-                f"the loss is {loss} at step {step + 1} of {steps}; lower training.learning_rate "
-                f"({config.learning_rate}), or lengthen training.warmup_fraction ({config.warmup_fraction})"
-            )
-        rank.curve.append([step + 1, (step + 1) * tokens, loss, rate, norm])
-        last = step + 1 == steps
-        now = time.perf_counter()
-        if rank.leads and (last or now - told > _EMIT_S):
-            told, speed = now, (step + 1 - start) * tokens / (now - began)
-            job.emit({"step": step + 1, "steps": steps, "loss": loss, "tokens_per_s": round(speed, 1)})
-        if last or step + 1 == keep or (step + 1) % config.checkpoint_every == 0:
+        queue.append(_step(spec, rank, batches, meter, step, rate))
+        due = step + 1 in (steps, keep) or (step + 1) % config.checkpoint_every == 0
+        while len(queue) > (0 if due else 1):  # the last one goes on while the one before is read
+            row = meter.row(queue.popleft())
+            _require_finite(row, steps, config)
+            rank.curve.append(row)
+            if rank.leads:
+                teller.tell(row)
+                add_events(events, [row])
+        if due:
             _checkpoint(job.folder, rank, step + 1, keep)
     return time.perf_counter() - began
 
 
+def _require_finite(row: Row, steps: int, config: TrainingConfig) -> None:
+    step, _, loss, *_ = row
+    if loss is None or not math.isfinite(loss):
+        raise DaptError(
+            f"the loss is {loss} at step {step} of {steps}; lower training.learning_rate "
+            f"({config.learning_rate}), or lengthen training.warmup_fraction ({config.warmup_fraction})"
+        )
+
+
 def _step(
-    spec: TrainingJob, rank: Rank, batches: Batches, step: int, learning_rate: float
-) -> tuple[float, float | None]:
-    """One optimizer step: the loss over all ranks before it, and the gradient's norm (ZeRO 0: None)."""
+    spec: TrainingJob, rank: Rank, batches: Batches, meter: Meter, step: int, learning_rate: float
+) -> Queued:
+    """Queue one optimizer step: the mean loss over all ranks before it, and the gradient's norm."""
+    began = meter.mark()
     torch.manual_seed(int(np.random.SeedSequence((spec.seed, step, rank.number)).generate_state(1)[0]))
     for group in rank.engine.optimizer.param_groups:
         group["lr"] = learning_rate
@@ -262,8 +295,10 @@ def _step(
         total += loss.detach().float()
         micro_steps += 1
     dist.all_reduce(total)
-    norm = rank.engine.get_global_grad_norm()
-    return total.item() / (micro_steps * rank.count), None if norm is None else float(norm)
+    mean = total.double() / (micro_steps * rank.count)
+    return meter.queued(
+        step + 1, learning_rate, loss=mean, norm=rank.engine.get_global_grad_norm(), began=began
+    )
 
 
 def _checkpoint(work: Path, rank: Rank, step: int, keep: int) -> None:
@@ -276,12 +311,16 @@ def _checkpoint(work: Path, rank: Rank, step: int, keep: int) -> None:
     dist.barrier()
 
 
-def _usage(rank: Rank) -> JSON:
-    """Peak memory over all ranks."""
+def _usage(rank: Rank, start: int) -> JSON:
+    """Peak memory: of the process over all ranks, of the device in this one, where each row has its own."""
     peak = torch.tensor([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024], dtype=torch.int64)
     peak = peak.to(rank.device)
     dist.all_reduce(peak, op=dist.ReduceOp.MAX)
-    device = torch.cuda.max_memory_allocated() if rank.device.type == "cuda" else 0
+    device = 0
+    if rank.device.type == "cuda":
+        at = len(LEARNED) + MEASURED.index("allocated_bytes")
+        rows = (int(row[at] or 0) for row in rank.curve[start:])
+        device = max(torch.cuda.max_memory_allocated(), *rows, 0)
     return {"peak_rss_bytes": int(peak.item()), "peak_device_bytes": device, "device": rank.device.type}
 
 
@@ -292,4 +331,6 @@ def _finish(job: Job, spec: TrainingJob, rank: Rank, order: SequenceOrder, resul
     load_weights(model, final.part("weights"))
     dtype = torch.bfloat16 if spec.config.precision == "bf16" else torch.float32
     save_model(model.to(dtype), Path(spec.base), job.folder / "model")
-    job.write_result({**result, "curve": final.curve(), "micro_batch": rank.micro_batch})
+    curve = final.curve()
+    begin_events(job.folder / "model" / EVENTS, curve, "dapt")
+    job.write_result({**result, "curve": curve, "micro_batch": rank.micro_batch})

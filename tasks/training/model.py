@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.llama.configuration_llama import LlamaConfig
 
 from tasks.store.errors import SourceError
@@ -75,6 +76,28 @@ def load_weights(model: PreTrainedModel, weights: Path) -> None:
     absent = parameters & set(told.missing_keys)
     assert not absent, f"{weights} lacks {absent}"
     assert not told.unexpected_keys, f"{weights} has {told.unexpected_keys}"
+
+
+def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> None:
+    """Have each decoder layer compiled when it is first run: one graph serves all, since they are alike.
+
+    The layers alone, not the model: that compiles in one layer's time, and leaves ZeRO-3's hooks between them
+    and the chunked loss as they are. Results are equal up to rounding.
+
+    Args:
+        model: before DeepSpeed takes it.
+        backend: of `torch.compile`.
+
+    Raises:
+        SourceError: the model is of a kind whose layers are not known.
+    """
+    # what transformers wraps for gradient checkpointing are the decoder layers of every model that has them
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        kind = model.config.model_type
+        raise SourceError(f"training.compile=true: {kind} has no decoder layers to compile; set it to false")
+    for layer in layers:
+        layer.compile(backend=backend)
 
 
 def save_model(model: PreTrainedModel, base: Path, folder: Path) -> None:

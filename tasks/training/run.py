@@ -31,11 +31,12 @@ from tasks.training.inputs import copy_tokenizer, corpus_borders, replay_of
 from tasks.training.nodes import job_for, meeting
 from tasks.training.order import SequenceOrder, divide_batch
 from tasks.training.schedule import Schedule
+from tasks.training.steps import LEARNED, Row, learned, steps_table
 from tasks.training.zero import environment
 
 logger = logging.getLogger(__name__)
 
-CURVE_COLUMNS = ("step", "tokens", "loss", "learning_rate", "grad_norm")
+STEPS = "steps.parquet"
 _CURVE_POINTS = 500
 
 
@@ -89,13 +90,7 @@ def build_training(writer: NodeWriter) -> None:
             processes=ranks // nodes,
             rendezvous=rendezvous,
             env={**_environment(ranks // nodes), **gpus},
-            on_event=lambda event: writer.progress(
-                event["step"],
-                event["steps"],
-                "step",
-                loss=round(event["loss"], 4),
-                tokens_per_s=event["tokens_per_s"],
-            ),
+            on_event=lambda event: writer.progress(event.pop("step"), event.pop("steps"), "step", **event),
         )
     copy_tokenizer(tokenizer, work / "model")
     card = model_card(node, config, schedule, sequence_length, result)
@@ -138,8 +133,8 @@ def _record(
     sequence_length: int,
     result: JSON,
 ) -> None:
-    """What the manifest tells of a training; the whole curve goes into a file."""
-    curve = result["curve"]
+    """What the manifest tells of a training; the whole curve goes into files, one with what was measured."""
+    curve = learned(result["curve"])
     steps, a_step = order.num_steps, order.global_batch * sequence_length
     writer.tokens = (steps - schedule.begin) * a_step
     now = (steps - result["from_step"]) * a_step
@@ -151,7 +146,7 @@ def _record(
         "extends_from_step": schedule.begin,
         "first_loss": curve[0][2],
         "final_loss": curve[-1][2],
-        "curve": {"columns": CURVE_COLUMNS, "rows": thinned(curve, _CURVE_POINTS)},
+        "curve": {"columns": LEARNED, "rows": thinned(curve, _CURVE_POINTS)},
         "tokens_trained_now": now,
         "tokens_per_s": round(now / result["trained_s"], 1) if now else None,
         "ranks_peak_rss_bytes": result["peak_rss_bytes"],
@@ -168,10 +163,13 @@ def _record(
         **{name: result[name] for name in (*SPREAD_FIELDS, "micro_batch")},
         "resumed_from_step": result["from_step"],
     }
-    writer.file("losses.json", json.dumps({"columns": CURVE_COLUMNS, "rows": curve}).encode())
+    writer.file("losses.json", json.dumps({"columns": LEARNED, "rows": curve}).encode())
+    table = steps_table(result["curve"])
+    with writer.parquet(table.schema, name=STEPS) as out:
+        out.write_table(table)
 
 
-def thinned(rows: list[list[float | None]], points: int) -> list[list[float | None]]:
+def thinned(rows: list[Row], points: int) -> list[Row]:
     """At most so many rows, evenly spaced, the first and the last among them."""
     if len(rows) <= points:
         return rows

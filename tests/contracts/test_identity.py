@@ -77,6 +77,7 @@ def test_a_base_model_and_tokenizer_moved_are_the_same_nodes(
         {"gradient_checkpointing": True},
         {"micro_batch": 3},
         {"checkpoint_every": 7},
+        {"compile": True},
         {"learning_rate": 0.5},
         {"global_batch_sequences": 12},
     ],

@@ -55,9 +55,16 @@ def shards(stage: str, count: int) -> list[dict[str, object]]:
 
 
 def steps(count: int) -> list[dict[str, object]]:
-    fields = {"tokens_per_s": 1234.5, "loss": 3.25}
+    fields = {"loss": 3.25, "learning_rate": 1e-4, "grad_norm": 0.5, "tokens_per_s": 1234.5, "mfu": 0.412}
     return [
-        {"stage": "training", "shard": "5K", "done": n + 1, "total": count, "unit": "step", "fields": fields}
+        {
+            "stage": "training",
+            "shard": "5K",
+            "done": n + 1,
+            "total": count,
+            "unit": "step",
+            "fields": {**fields, "eta_s": 0.5 * (count - n - 1)},
+        }
         for n in range(count)
     ]
 
@@ -70,7 +77,9 @@ def test_elsewhere_than_on_a_terminal_lines_are_plain_and_few(display: Callable[
     assert re.fullmatch(r"filtering: 1/50 shards 10 documents, 2\.[45] MB/s", lines[0]), (
         "over the shard's own seconds"
     )
-    assert lines[-1] == "training 5K: 300/300 step loss 3.250, 1,234 tokens/s"
+    told = "loss 3.250, 1,234 tokens/s, MFU 41.2%, lr 1.00e-04, norm 0.50"
+    assert lines[2] == f"training 5K: 1/300 step {told}, 0:02:30 left"
+    assert lines[-1] == f"training 5K: 300/300 step {told}"
 
 
 def test_on_a_terminal_each_stage_has_one_bar_with_rate_and_time_left(display: Callable[..., str]) -> None:
@@ -80,7 +89,7 @@ def test_on_a_terminal_each_stage_has_one_bar_with_rate_and_time_left(display: C
     assert [line.split()[0] for line in bars] == ["filtering", "dedup", "training"]
     assert re.search(r"4/4 +shards 40 documents, \d+\.\d MB/s +0:00:00", bars[0])
     assert re.search(r"2/4 +shards 20 documents, \d+\.\d MB/s +(\d:\d\d:\d\d|-:--:--)", bars[1])
-    assert "loss 3.250, 1,234 tokens/s" in bars[2]
+    assert re.search(r"3/3 +step +loss 3.250, 1,234 tokens/s +\d", bars[2]), "no room for more, the bar stays"
 
 
 def test_what_happens_within_a_data_shard_is_not_told(display: Callable[..., str]) -> None:

@@ -6,7 +6,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.store.errors import SourceError
-from tasks.training.model import initialised_model, load_model, load_weights, model_config, save_model
+from tasks.training.loss import chunk_loss
+from tasks.training.model import (
+    compile_layers,
+    initialised_model,
+    load_model,
+    load_weights,
+    model_config,
+    save_model,
+)
 
 pytestmark = pytest.mark.train
 
@@ -65,3 +73,30 @@ def test_a_saved_model_has_the_weights_of_a_checkpoint(config_folder: Path, tmp_
     save_model(model, config_folder, tmp_path / "model")
     loaded = dict(load_model(tmp_path / "model").named_parameters())
     assert all(torch.equal(loaded[name], changed[name]) for name in changed)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own tracing looks there
+def test_compiled_layers_are_one_graph_and_give_the_same_gradients(config_folder: Path) -> None:
+    ids = torch.randint(64, (4, 32), generator=torch.Generator().manual_seed(1))
+    plain, compiled = (initialised_model(config_folder, 1).train() for _ in range(2))
+    for model in (plain, compiled):
+        model.config.use_cache = False
+        chunk_loss(model)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compile_layers(compiled, backend="aot_eager")
+    losses = [model(input_ids=ids, labels=ids).loss for model in (plain, compiled)]
+    for loss in losses:
+        loss.backward()
+    assert losses[1].item() == pytest.approx(losses[0].item(), abs=1e-6)
+    pairs = zip(plain.parameters(), compiled.parameters(), strict=True)
+    assert all(torch.allclose(one.grad, other.grad, rtol=1e-4, atol=1e-6) for one, other in pairs)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "the two layers share it"
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+def test_a_model_whose_layers_are_not_known_is_not_compiled(config_folder: Path) -> None:
+    model = initialised_model(config_folder, 1)
+    model.model.layers = torch.nn.ModuleList()
+    with pytest.raises(SourceError, match=r"training\.compile=true: llama has no decoder layers"):
+        compile_layers(model)

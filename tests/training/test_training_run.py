@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -15,9 +16,11 @@ from tasks.store.node import Node
 from tasks.store.packed import PackedCorpus
 from tasks.store.paths import Store
 from tasks.training.config import Files
+from tasks.training.events import begin_events
 from tasks.training.order import SequenceOrder
-from tasks.training.run import clear_finished_work
+from tasks.training.run import clear_finished_work, work_folder
 from tasks.training.schedule import Schedule
+from tasks.training.steps import LEARNED
 from tests.training.trial import BATCH, MILESTONES, SEED, Calm, Trial, killed_after, undisturbed
 
 pytestmark = pytest.mark.train
@@ -116,7 +119,30 @@ def test_moved_from_two_ranks_to_one_to_three_to_two_it_sees_the_same(
     assert_close(plain, made, reference)
 
 
-def test_killed_twice_it_ends_bit_for_bit_as_if_never(plain: Trial, calm: Calm) -> None:
+def assert_each_step_was_measured_once(trial: Trial, made: Node, tmp_path: Path) -> None:
+    table = pq.read_table(trial.store.address(f"{made.path}/steps.parquet"))
+    assert [list(row.values())[: len(LEARNED)] for row in table.to_pylist()] == trial.losses(made)
+    assert table["step"].to_pylist() == list(range(1, 21))
+    assert table["tokens"].to_pylist()[-1] == 20 * BATCH * 32
+    assert table["at"].to_pylist() == sorted(table["at"].to_pylist())
+    assert min(table["tokens_per_s"].to_pylist()) > 0
+    assert min(table["rss_bytes"].to_pylist()) > 50 << 20
+    assert table["mfu"].null_count == table["allocated_bytes"].null_count == 20, "there is no GPU"
+    rows = [list(row.values()) for row in table.to_pylist()]
+    whole = begin_events(tmp_path, rows, "dapt").read_bytes()
+    assert trial.store.read(f"{made.path}/tensorboard/events.out.tfevents.dapt") == whole
+    (live,) = (work_folder(trial.store, made.fingerprint) / "tensorboard").iterdir()
+    assert live.read_bytes() == whole, "what was shown while it trained"
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+def test_compiled_layers_train_the_same(plain: Trial, calm: Calm, reference: Reference) -> None:
+    plain.resume_from(calm.made, calm.halfway)
+    made, _ = plain.train(2, zero_stage=3, compile=True, gradient_checkpointing=True)
+    assert_close(plain, made, reference)
+
+
+def test_killed_twice_it_ends_bit_for_bit_as_if_never(plain: Trial, calm: Calm, tmp_path: Path) -> None:
     work = plain.resume_from(calm.made, None)
     with killed_after(5):
         plain.train(2, checkpoint_every=4)
@@ -129,6 +155,7 @@ def test_killed_twice_it_ends_bit_for_bit_as_if_never(plain: Trial, calm: Calm) 
     again, manifest = plain.train(2, checkpoint_every=4)
     assert manifest.how["resumed_from_step"] >= 8
     assert_same(plain, again, calm)
+    assert_each_step_was_measured_once(plain, again, tmp_path)
 
     assert stands(plain.store, again.path)
     clear_finished_work(plain.store)
