@@ -97,8 +97,11 @@ class PackedCorpus:
         return self._fixed(indices, "input_ids", np.dtype(np.uint16))
 
     def losses(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        """A reference's losses of rows, (n, sequence_length); the errors of `rows`."""
-        return self._fixed(indices, "losses", np.dtype(np.float32))
+        """A reference's losses of rows, (n, sequence_length); -inf of rows beyond these, which have none."""
+        found = np.full((len(indices), self.sequence_length), -np.inf, np.float32)
+        known = indices < len(self)
+        found[known] = self._fixed(indices[known], "losses", np.dtype(np.float32))
+        return found
 
     def _fixed(self, indices: NDArray[np.int64], column: str, empty: np.dtype[Any]) -> NDArray[Any]:
         found: NDArray[Any] | None = None

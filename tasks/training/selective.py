@@ -7,6 +7,9 @@ border differ by no more). That takes a forward pass of all tokens before any gr
 and the excesses of the step on each rank: 4 bytes a token. Choosing within each micro-batch, as one pass
 could, would make the result depend on its size.
 
+Rows that no reference was asked about (general text that is replayed: a reference of the domain would leave
+it out) are learned whole; the share is of the others' tokens.
+
 Source: Lin et al., Rho-1: Not All Tokens Are What You Need, 2024 (arXiv:2404.07965), section 2.2.
 """
 
@@ -55,7 +58,7 @@ def select_targets(engine: Any, given: Sequence[Given], fraction: float, *, chun
     Args:
         engine: with the model; every rank takes part.
         given: this rank's micro-batches, whose `REFERENCE` goes.
-        fraction: of the labels of all ranks that is kept, rounded down to tokens, one at least.
+        fraction: of the labels of all ranks with a reference, that is kept; rounded down to tokens.
         chunked: whether `chunk_loss` took the model.
     """
     engine.eval()  # no dropout: what is learned does not hang on chance
@@ -81,14 +84,15 @@ def largest(excess: Tensor, fraction: float) -> Tensor:
     """Which entries are the largest; of equal ones the first are.
 
     Args:
-        excess: -inf where there is nothing to choose.
-        fraction: of the others.
+        excess: -inf where there is nothing to choose, inf of what is kept in any case.
+        fraction: of the others; with them one entry is kept at least.
 
     Returns:
         bool, of the same shape.
     """
     part, whole = Fraction(str(fraction)).as_integer_ratio()
-    count = max(1, int((excess != -torch.inf).sum()) * part // whole)
+    certain, either = int(excess.isposinf().sum()), int((~excess.isinf()).sum())
+    count = max(1, certain + either * part // whole)
     order = torch.sort(excess.flatten(), descending=True, stable=True).indices[:count]
     kept = torch.zeros(excess.numel(), dtype=torch.bool, device=excess.device)
     kept[order] = True

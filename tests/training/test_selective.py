@@ -39,6 +39,12 @@ def test_the_largest_are_kept_and_of_equal_ones_the_first(values: list[float], f
     assert [at for at, keep in enumerate(kept) if keep and values[at] > NOTHING] == sorted(best)
 
 
+def test_what_has_no_reference_is_kept_whole_and_the_share_is_of_the_rest() -> None:
+    excess = torch.tensor([[0.5, torch.inf, torch.inf], [NOTHING, 3.0, 1.0], [2.0, NOTHING, torch.inf]])
+    kept = [[False, True, True], [False, True, False], [True, False, True]]
+    assert largest(excess, 0.5).tolist() == kept
+
+
 def plain_losses(model: PreTrainedModel, ids: np.ndarray, starts: list[np.ndarray] | None) -> torch.Tensor:
     """The loss of each token, (n, length), document by document where their starts are given."""
     rows = torch.from_numpy(ids.astype(np.int64))
@@ -99,6 +105,9 @@ def kept_of(plain: Trial, model: PreTrainedModel, micro_batch: int, *, chunked: 
             references=references,
         )
         step = list(batches.of_step(0))
+        beyond = references.losses(np.array([0, len(references)]))
+    assert np.isfinite(beyond[0]).all()
+    assert (beyond[1] == NOTHING).all()
     select_targets(model, step, HALF.fraction, chunked=chunked)
     assert model.training
     return torch.cat([one["labels"] for one in step]) != IGNORED
