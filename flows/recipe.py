@@ -124,15 +124,6 @@ class Recipe(StageConfig):
         return self
 
     @model_validator(mode="after")
-    def _selected_or_replayed(self) -> Self:
-        if self.training.selective and self.replay_fraction:
-            raise ValueError(
-                "training.selective and general.replay_fraction are both given; the reference scores the "
-                "domain's tokens alone: leave one of them out"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _nothing_ignored(self) -> Self:
         """Adopted tokens pass no stage before packing: what is asked of one would be ignored in silence."""
         if not self.download.adopted:
