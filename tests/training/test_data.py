@@ -48,7 +48,8 @@ def test_the_ranks_of_a_step_see_its_rows_whatever_their_number(corpus: Watched,
     seen = []
     for rank in range(ranks):
         with batches(corpus, rank=rank, ranks=ranks) as mine:
-            for ids in [*mine.of_step(2), *mine.of_step(3)][: 12 // ranks // 3]:
+            for given in [*mine.of_step(2), *mine.of_step(3)][: 12 // ranks // 3]:
+                ids = given["input_ids"]
                 assert ids.shape == (3, corpus.sequence_length)
                 assert ids.dtype == torch.int64
                 seen.append(ids)
@@ -69,7 +70,7 @@ def test_the_next_step_is_read_while_one_is_computed_by_one_thread_and_never_twi
 
 def test_an_order_that_was_not_foreseen_is_read_too(corpus: Watched) -> None:
     with batches(corpus) as mine:
-        ids = [torch.cat(list(mine.of_step(step))) for step in (0, 3, 0)]
+        ids = [torch.cat([given["input_ids"] for given in mine.of_step(step)]) for step in (0, 3, 0)]
     assert torch.equal(ids[0], ids[2])
     assert not torch.equal(ids[0], ids[1])
 
