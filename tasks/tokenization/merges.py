@@ -3,7 +3,7 @@
 In: tables of a BPE model (`bpe.py`) and pieces. Out: their ids. A piece is split as the pre-tokenizer does,
 its characters (or bytes) are looked up and merged: the pair of lowest rank first, the leftmost among equals.
 That is what `tokenizers` does with a queue; over the few symbols of a word a plain search for the lowest pair
-is faster (on one core a piece takes 1 us, from Python to `tokenizers` and back 13 us).
+is faster (a new piece of web text takes 1 us; from Python to `tokenizers` and back, 13 us).
 
 What is not certain is refused, and left to the library: pieces of more than `LONGEST` bytes or that lead
 their document, unknown characters, characters that the split may take in a way that is not known here.
@@ -21,8 +21,8 @@ from tasks.tokenization.regex import BEYOND
 from tasks.tokenization.splits import UNKNOWN, Splits, split_characters
 
 LONGEST = 256
-"""Bytes of a piece that is merged here: the search for the lowest pair is quadratic in them. Pieces of web
-text have six bytes on average."""
+"""Bytes of a piece that is merged here: the search for the lowest pair is quadratic in them (random letters
+and the Llama-type 32k merges: 6 bytes take 0.4 us, 64 take 5, 256 take 42, still less than the library)."""
 POINTS = 0x110000
 _NO_RANK = 0xFFFFFFFF
 

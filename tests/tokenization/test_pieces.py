@@ -242,7 +242,7 @@ def test_one_other_id_ends_encoding_by_pieces_before_it_is_used(caplog: pytest.L
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["llama2", "gpt2", "llama3", "t5", "wordpiece"])
+@pytest.mark.parametrize("name", ["llama2", "gpt2", "starcoder", "llama3", "qwen", "t5", "wordpiece"])
 def test_ids_of_real_text_are_the_librarys(name: str, data_folder: Path) -> None:
     """Some documents of one shard, and the hard cases but the very long ones."""
     edu = pq.read_table(data_folder / "edu" / "edu-00000.parquet", columns=["text"])["text"].combine_chunks()
