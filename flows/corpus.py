@@ -13,10 +13,12 @@ filtered and signed, then wait; what a run yields does not depend on luck.
 import contextlib
 import logging
 import queue
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 
 from prefect import flow
 from prefect.futures import PrefectFuture
@@ -327,7 +329,9 @@ def _built(recipe: Recipe, corpus: str) -> JSON:
         INDEXES.clear()  # of no use to what follows, which wants the memory
         _commit_corpora(build)
         if build.made:
-            show_funnel(shown, build.chain, [shard.done for shard in build.shards[: len(build.amounts)]])
+            used = bisect_left(list(accumulate(build.amounts)), build.chain.target) + 1  # not those beyond it
+            whole = build.shards[: min(used, len(build.amounts))]
+            show_funnel(shown, build.chain, [shard.done for shard in whole])
         return _outcome(build)
 
 
