@@ -3,7 +3,7 @@
 A row a packed row, in order, with a loss in nats a token: entry t of a row is that of predicting token t from
 those before; 0 where nothing is predicted (a row's first token; under the document mask a document's). The
 whole shard is scored whatever the budget needs of it. Price: a forward pass of the reference a token, and
-about 3.5 bytes of disk.
+3 bytes of disk (3.03 on a tiny shard).
 """
 
 import shutil
