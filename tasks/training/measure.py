@@ -167,17 +167,21 @@ class Teller:
     """Tells the parent how far a training is, twice a second at most, and of its last step."""
 
     def __init__(self, job: Job, meter: Meter, *, start: int, steps: int) -> None:
-        self._job, self._meter, self._start, self._steps = job, meter, start, steps
-        self._began = self._told = time.perf_counter()
-        self._told_step = start
+        self._job, self._meter, self._steps = job, meter, steps
+        self._told, self._told_step = time.perf_counter(), start
+        self._first: tuple[float, int] | None = None
 
     def tell(self, row: Row) -> None:
-        """Of a step; its speed is that since the last word, checkpoints and all."""
+        """Of a step; its speed is that since the last word, checkpoints and all.
+
+        What is left is told by the mean of all steps but the first, which compiles, warms up and reads.
+        """
         step, now = int(row[0] or 0), time.perf_counter()
+        began, first = self._first = self._first or (now, step)
         if step < self._steps and now - self._told < _EMIT_S:
             return
         speed = (step - self._told_step) * self._meter.tokens / (now - self._told)
-        left = (self._steps - step) * (now - self._began) / (step - self._start)
+        left = round((self._steps - step) * (now - began) / (step - first), 1) if step > first else None
         self._told, self._told_step = now, step
         _, _, loss, learning_rate, norm, *_ = row
         word = {
@@ -188,6 +192,6 @@ class Teller:
             "grad_norm": norm,
             "tokens_per_s": round(speed, 1),
             "mfu": self._meter.mfu(speed),
-            "eta_s": round(left, 1),
+            "eta_s": left,
         }
         self._job.emit({name: value for name, value in word.items() if value is not None})
