@@ -135,7 +135,7 @@ def _character_ids(steps: list[JSON], stages: list[JSON], vocabulary: dict[str, 
 def _merge_table(
     vocabulary: dict[str, int], merges: list[str | list[str]]
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint32], NDArray[np.uint32]]:
-    """`keys`, `numbers` and `made` of `Merges`. A pair that stands twice has the later rank."""
+    """`keys`, `numbers` and `made` of `Merges`. The library writes each pair once."""
     pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
     made = np.array([vocabulary[left + right] for left, right in pairs], np.uint32)
     left = np.array([vocabulary[left] for left, _ in pairs], np.uint64)

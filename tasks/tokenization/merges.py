@@ -51,8 +51,8 @@ class Merges(NamedTuple):
 
 @kernel
 def fill_table(pairs: NDArray[np.uint64], keys: NDArray[np.uint64], numbers: NDArray[np.uint32]) -> None:
-    """Enter pairs in the table, from the last to the first, so that the last of equal ones stays."""
-    for rank in range(len(pairs) - 1, -1, -1):
+    """Enter pairs, which differ, in the table by rank."""
+    for rank in range(len(pairs)):
         find_or_add(keys, numbers, len(keys), pairs[rank], rank + 1)
 
 
