@@ -221,10 +221,10 @@ def measure(world: Row, side: str, *, steps: int, ranks: int = 1, **given: Any) 
 def told(name: str, row: Row, reference: Row | None = None) -> None:
     """Print a row."""
     if "error" in row:
-        print(f"{name:<58} {row['error']}", flush=True)
+        print(f"{name:<64} {row['error']}", flush=True)
         return
     ratio = f"{row['speed'] / reference['speed']:6.2f}x" if reference and "speed" in reference else ""
-    print(f"{name:<58} {row['speed']:>10,.0f} {row['peak'] / 1e6:>10,.0f} MB {ratio}", flush=True)
+    print(f"{name:<64} {row['speed']:>10,.0f} {row['peak'] / 1e6:>10,.0f} MB {ratio}", flush=True)
 
 
 def compare(world: Row, steps: int) -> None:
@@ -280,7 +280,7 @@ def main() -> None:
         world = {"base": f"{work}/base", "store": store, "corpus": corpus}
         device = torch.cuda.get_device_name() if CUDA else "CPU, one thread a rank"
         print(f"{device}; torch {torch.__version__}; {BATCH} sequences of {LENGTH} tokens a step, {SHAPE}")
-        print(f"{'':<58} {'tokens/s' if CUDA else 'tok/CPU s':>10} {'peak':>13}")
+        print(f"{'':<64} {'tokens/s' if CUDA else 'tok/CPU s':>10} {'peak':>13}")
         (table if given.table else compare)(world, steps)
 
 
