@@ -44,7 +44,7 @@ def test_nothing_is_wider_than_the_window(tmp_path: Path, facts_json: dict[str, 
         [CHROMIUM, *options, (tmp_path / "probe.html").as_uri()],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     told = re.findall(r"frame=(\d+) page=(\d+) figures=(\d+);", done.stdout)
