@@ -165,8 +165,9 @@ def stages_used(resolved: Resolved, walks: dict[str, Walk]) -> dict[str, Used]:
                 found.setdefault(chain.stage_name(stage), Used())
         for shard in walks[corpus].used:
             for stage, manifest in shard.items():
-                used = found[chain.stage_name(TOLD_UNDER.get(stage, stage))]
-                (used.beside if stage in TOLD_UNDER else used.manifests)[manifest.path] = manifest
+                used = found.get(chain.stage_name(TOLD_UNDER.get(stage, stage)))
+                if used is not None:  # adopted tokens have a tokenizer and no tokenization to tell it under
+                    (used.beside if stage in TOLD_UNDER else used.manifests)[manifest.path] = manifest
     return found
 
 
