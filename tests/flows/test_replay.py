@@ -192,7 +192,8 @@ def ran(done: Done) -> JSON:
 @pytest.mark.flow
 @pytest.mark.train
 def test_a_run_replays_and_growth_makes_what_is_missing(world: World, api: Api) -> None:
-    run = partial(dapt, world, PREFECT_API_URL=api.url)
+    # one worker begins no shard before the last one's rows are counted
+    run = partial(dapt, world, PREFECT_API_URL=api.url, DAPT_WORKERS="1")
     write_general(world, 10, 10, 10)
     words = ["run", "recipe.toml", "--json", "--set", QUARTER, "--until"]
     first = ran(run(*words, "train", "--set", SMALL))
@@ -200,7 +201,7 @@ def test_a_run_replays_and_growth_makes_what_is_missing(world: World, api: Api) 
     made = Counter({stage: tally["computed"] for stage, tally in grown["stages"].items()})
     assert (made["training"], grown["stages"]["training"]["hit"]) == (1, 2), "the base and 5K stood"
     assert grown["milestones"][0] == first["milestones"][0]
-    assert grown["stages"]["general:packing"]["hit"], "what the smaller one replayed stood"
+    assert 0 < made["general:packing"] < grown["stages"]["general:packing"]["hit"] + made["general:packing"]
     assert make_plan(world.resolve(QUARTER), "train")["totals"]["miss"] == 0
     assert collect([], world.settings, dry_run=True, console=QUIET)["removed"] == []
     look_back(world, grown["milestones"][1]["checkpoint"])
