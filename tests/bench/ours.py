@@ -24,13 +24,13 @@ from tasks.dedup.minhash import signatures
 from tasks.download.digests import DigestMemory
 from tasks.download.source import list_source
 from tasks.filtering.repetition import REPETITION_METRICS, measure_repetition
-from tasks.packing.shard import build_corpus
+from tasks.packing.shard import LAYOUT, ROWS_PER_GROUP, build_corpus
 from tasks.store.manifest import stands
 from tasks.store.models import resolve_model
 from tasks.store.node import Node
 from tasks.store.packed import PackedCorpus
 from tasks.store.paths import Store
-from tasks.store.shard import build_node, read_table
+from tasks.store.shard import build_node, iter_batches, read_table
 from tasks.text.columns import text_buffers
 from tasks.tokenization.encode import load_encoder
 from tests.bench.measured import answer, cpu_seconds
@@ -145,8 +145,22 @@ def stages(
         "cpu": total,
         "wall": wall,
         "stages": spent,
+        "parquet": sum(parquet_alone(store, shard, f"{folder}/again.parquet") for shard in shards[:2]),
+        "parquet_tokens": sum(manifest.tokens for manifest in packed[:2] if manifest),
         "shards": len(shards),
     }
+
+
+def parquet_alone(store: Store, shard: Shard, path: str) -> float:
+    """CPU seconds to read what packing reads of a shard and to write what it writes: its floor."""
+    groups = list(iter_batches(store, shard["packing"].path, rows=ROWS_PER_GROUP))
+    started = cpu_seconds()
+    for _ in iter_batches(store, shard["tokenization"].path, columns=["id", "kept", "input_ids"]):
+        pass
+    with pq.ParquetWriter(path, groups[0].schema, compression="zstd", **LAYOUT) as out:
+        for group in groups:
+            out.write_batch(group)
+    return cpu_seconds() - started
 
 
 def near_duplicates(folder: str, files: list[str], tokenizer: str) -> dict[str, Any]:
