@@ -14,7 +14,8 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from tempfile import TemporaryFile
+from typing import Protocol
 
 import msgspec
 
@@ -24,13 +25,15 @@ from tasks.store.paths import DEFAULT_ROOT, Store
 
 MANY_BYTES = 500_000
 """Of a record, from which on a second process pays: a thousand shards."""
-SHARE = 0.8
+SHARE = 0.9
 """Of the shards, the first ones: what is looked at ahead. This process has the rest, beside its own work."""
 
 Standing = dict[str, Manifest]
 _decoded = msgspec.msgpack.Decoder(dict[str, Manifest]).decode
-_ahead: dict[str, BinaryIO] = {}
-"""Where what was seen ahead comes from, while it is awaited, by the root of the store."""
+CHUNK = 4000
+"""Nodes that are told at once: what was seen is decoded here while more is looked at there."""
+_ahead: dict[str, Iterator[bytes]] = {}
+"""What was seen ahead, as it comes, by the root of the store."""
 
 
 class HasNodes(Protocol):
@@ -54,8 +57,9 @@ def standing_of(store: Store, shards: Sequence[HasNodes]) -> Iterator[Standing]:
         return
     first = int(len(shards) * SHARE)
     rest = [standing(store, shard) for shard in shards[first:]]
-    body = _ahead.pop(store.root).read()
-    seen = _decoded(body) if body else {}
+    seen: dict[str, Manifest] = {}
+    for chunk in _ahead.pop(store.root):
+        seen |= _decoded(chunk)
     for shard in shards[:first]:
         found = {
             stage: seen.get(node.path) or stands(store, node.path) for stage, node in shard.nodes.items()
@@ -82,13 +86,14 @@ def reading_ahead(words: Sequence[str]) -> Iterator[None]:
         return
     root = str(store)
 
-    def look() -> bytes:
-        local = Store(root)
-        found = {path: stands(local, path) for path in _read_paths(record)}
-        return msgspec.msgpack.encode({path: m for path, m in found.items() if m is not None})
+    def look() -> Iterator[bytes]:
+        local, paths = Store(root), _read_paths(record)
+        for first in range(0, len(paths), CHUNK):
+            found = {path: stands(local, path) for path in paths[first : first + CHUNK]}
+            yield msgspec.msgpack.encode({path: m for path, m in found.items() if m is not None})
 
-    with _forked(look) as pipe:
-        _ahead[root] = pipe
+    with _forked(look) as seen:
+        _ahead[root] = seen
         try:
             yield
         finally:
@@ -121,23 +126,37 @@ def _read_paths(record: Path) -> list[str]:
 
 
 @contextmanager
-def _forked(work: Callable[[], bytes]) -> Iterator[BinaryIO]:
-    """Work in a process of its own; from the pipe comes what it made, nothing when it died."""
+def _forked(work: Callable[[], Iterator[bytes]]) -> Iterator[Iterator[bytes]]:
+    """Work in a process of its own; here comes what it made, as it makes it, and the end when it died.
+
+    It lies in a file, of which a pipe tells how far it is written: the other never waits for its reader.
+    """
     reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:
+    with TemporaryFile() as file:
+        pid = os.fork()
+        if not pid:
+            try:
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.SIG_DFL)
+                os.close(reading)
+                for made in work():
+                    file.write(made)
+                    file.flush()
+                    os.write(writing, len(made).to_bytes(8))
+            finally:
+                os._exit(0)  # of what it inherited nothing is to be flushed or told twice
+        os.close(writing)
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_DFL)
-            os.close(reading)
-            with os.fdopen(writing, "wb") as pipe:
-                pipe.write(work())
+            yield _pieces(file.fileno(), reading)
         finally:
-            os._exit(0)  # of what it inherited nothing is to be flushed or told twice
-    os.close(writing)
-    try:
-        with os.fdopen(reading, "rb") as pipe:
-            yield pipe
-    finally:
-        os.kill(pid, signal.SIGKILL)  # nobody may want the rest
-        os.waitpid(pid, 0)
+            os.kill(pid, signal.SIGKILL)  # nobody may want the rest
+            os.waitpid(pid, 0)
+            os.close(reading)
+
+
+def _pieces(file: int, sizes: int) -> Iterator[bytes]:
+    at = 0
+    while told := os.read(sizes, 8):
+        size = int.from_bytes(told)
+        yield os.pread(file, size, at)
+        at += size
