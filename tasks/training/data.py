@@ -5,10 +5,9 @@ corpus; which rows a step sees does not depend on it. Memory: two steps' rows of
 a token in all, as much again for the document mask; pinned where there is a GPU), and what `PackedCorpus`
 keeps at hand.
 
-With the document mask, tokens are given their places in their own documents. That is all a model needs:
-transformers takes a place that does not follow the one before for the begin of another sequence, and masks
-attention by it (`document.py` checks that a model does). A document's first token is not asked for, as what
-would predict it is another document's end; a row's first token never is.
+With the document mask, tokens are given their places in their own documents, by which attention is masked
+(`document.py`). A document's first token is not asked for, as what would predict it is another document's
+end; a row's first token never is.
 """
 
 from collections.abc import Iterator

@@ -1,14 +1,17 @@
-"""Documents of a packed row kept apart: places within each, and a check that a model goes by them.
+"""Documents of a packed row kept apart: places within each, one mask for all layers, and a check of both.
 
-transformers masks attention by places that begin anew (`masking_utils.find_packed_sequence_indices`, 5.23)
-when it is given places and neither a mask nor a cache. With SDPA that is a boolean mask of
-micro_batch x length x length, made once a forward pass and shared by all layers. Models that build their
-masks in another way, or need none, take no notice: they are found out before anything is trained.
+A model is given places that begin anew with each document. Where it attends to all that came before, the mask
+is made of them here, additive and in the model's dtype, once a forward pass: layers share it. transformers
+would make a boolean one of the same places (`masking_utils.find_packed_sequence_indices`, 5.23), and SDPA
+turns that into an additive one in every layer, each kept for the backward pass: at 2,000 tokens and 30 layers
+in bf16 240 MB a sequence instead of 8. It is left to transformers where layers attend within windows. Models
+that build their masks in another way, or need none, are found out before anything is trained.
 
 A document that runs on from the row before is read as if it began with the row.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,16 +58,54 @@ def given_of(ids: torch.Tensor, places: torch.Tensor | None) -> Given:
     return {"input_ids": ids, "labels": ids.masked_fill(places == 0, IGNORED), "position_ids": places}
 
 
-@torch.no_grad()
-def require_documents_apart(model: PreTrainedModel) -> None:
-    """Check that a model's second document is not touched by what the first one says.
+def keep_documents_apart(model: PreTrainedModel) -> None:
+    """Have a model mask attention by the places that it is given.
 
     Args:
         model: as it is trained: its cache is off.
 
     Raises:
-        RecipeError: it is, or the model takes no places.
+        RecipeError: it attends across documents all the same, or takes no places.
     """
+    if not _attends_within_windows(model):
+        model.base_model.register_forward_pre_hook(_add_mask, with_kwargs=True)
+    _require_documents_apart(model)
+
+
+def _attends_within_windows(model: PreTrainedModel) -> bool:
+    kinds = set(getattr(model.config, "layer_types", None) or ())
+    if kinds:
+        return kinds != {"full_attention"}
+    return getattr(model.config, "sliding_window", None) is not None
+
+
+def _add_mask(
+    model: PreTrainedModel, words: tuple[object, ...], named: dict[str, Any]
+) -> tuple[tuple[object, ...], dict[str, Any]]:
+    if named.get("attention_mask") is None:
+        named["attention_mask"] = documents_mask(named["position_ids"], model.dtype)
+    return words, named
+
+
+def documents_mask(places: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What to add to attention scores: 0 within a document up to its own place, else -inf.
+
+    Args:
+        places: (n, length) of tokens in their documents.
+        dtype: of the model's hidden states.
+
+    Returns:
+        (n, 1, length, length)
+    """
+    documents = (places == 0).cumsum(1)
+    seen = (documents[:, :, None] == documents[:, None, :]).tril_()
+    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    return mask.masked_fill_(seen.logical_not_(), float("-inf"))[:, None]
+
+
+@torch.no_grad()
+def _require_documents_apart(model: PreTrainedModel) -> None:
+    """Check that a model's second document is not touched by what the first one says."""
     half = _PROBE // 2
     places = torch.arange(half).repeat(2)[None]
     ids = torch.arange(_PROBE)[None] % model.get_input_embeddings().weight.shape[0]

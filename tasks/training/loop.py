@@ -31,7 +31,7 @@ from tasks.store.paths import Store
 from tasks.training.checkpoint import Checkpoint, begin, commit, write_curve
 from tasks.training.config import SPREAD_FIELDS, TrainingConfig, TrainingJob
 from tasks.training.data import Batches
-from tasks.training.document import require_documents_apart, share_targets
+from tasks.training.document import keep_documents_apart, share_targets
 from tasks.training.events import FOLDER as EVENTS
 from tasks.training.events import add_events, begin_events
 from tasks.training.loss import chunk_loss
@@ -202,7 +202,7 @@ def _engine(config: TrainingConfig, model: PreTrainedModel, rank: Rank) -> Any:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.config.use_cache = False
     if config.document_mask:
-        require_documents_apart(model)
+        keep_documents_apart(model)
     rank.chunked = chunk_loss(model)
     if config.compile:
         compile_layers(model)

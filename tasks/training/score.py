@@ -18,7 +18,7 @@ from tasks.runtime.logs import log_to_output
 from tasks.store.errors import DaptError, SourceError
 from tasks.store.paths import Store
 from tasks.store.shard import open_node_file
-from tasks.training.document import document_places, given_of, require_documents_apart
+from tasks.training.document import document_places, given_of, keep_documents_apart
 from tasks.training.loss import chunk_loss
 from tasks.training.model import load_model
 from tasks.training.reference import LOSSES, losses_schema
@@ -36,7 +36,7 @@ def score(job: Job) -> None:
     model = load_model(Path(spec["model"]))
     model.config.use_cache = False
     if spec["document_mask"]:
-        require_documents_apart(model)
+        keep_documents_apart(model)
     chunked = chunk_loss(model)
     model.to(device, torch.bfloat16 if spec["precision"] == "bf16" else torch.float32).eval()
     total, told, done = 0.0, time.monotonic(), 0

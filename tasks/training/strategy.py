@@ -84,7 +84,9 @@ def named(config: TrainingConfig) -> str:
 def memory_told(need: JSON) -> str:
     """A rank's memory as a sum."""
     states = need["weights_bytes"] + need["gradients_bytes"] + need["optimizer_bytes"] - need["host_bytes"]
-    parts = {"states": states, "activations": need["activations_bytes"], "logits": need["logits_bytes"]}
+    parts = {"states": states, "activations": need["activations_bytes"]}
+    parts |= {"mask": need["mask_bytes"]} if need["mask_bytes"] else {}
+    parts["logits"] = need["logits_bytes"]
     added = " + ".join(f"{name} {size_told(value)}" for name, value in parts.items())
     host = f", {size_told(need['host_bytes'])} on the host" if need["host_bytes"] else ""
     return f"{size_told(need['device_bytes'])} ({added}{host})"

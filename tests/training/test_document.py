@@ -17,32 +17,33 @@ from transformers import (
     LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedModel,
 )
 
 from tasks.store.errors import RecipeError
 from tasks.store.packed import PackedCorpus
 from tasks.training.data import Batches
-from tasks.training.document import IGNORED, document_places, require_documents_apart, share_targets
+from tasks.training.document import IGNORED, document_places, keep_documents_apart, share_targets
 from tasks.training.loss import chunk_loss, linear_cross_entropy
 from tasks.training.order import SequenceOrder
 from tests.training.trial import BATCH, MILESTONES, SEED, Trial
 
 pytestmark = pytest.mark.train
 
-VOCAB, LENGTH = 64, 32
+VOCAB, LENGTH, LONG = 64, 32, 256
 
 
-def llama(**fields: bool) -> LlamaForCausalLM:
+def llama(num_hidden_layers: int = 2) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=VOCAB,
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=2,
+        num_hidden_layers=num_hidden_layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         use_cache=False,
-        **fields,
     )
     return LlamaForCausalLM(config)
 
@@ -50,6 +51,20 @@ def llama(**fields: bool) -> LlamaForCausalLM:
 def gpt2() -> GPT2LMHeadModel:
     config = GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=LENGTH, use_cache=False)
     return GPT2LMHeadModel(config)
+
+
+def windowed() -> MistralForCausalLM:
+    config = MistralConfig(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=5,
+        use_cache=False,
+    )
+    return MistralForCausalLM(config)
 
 
 @given(rows=st.lists(st.sets(st.integers(0, 11)), min_size=1, max_size=5))
@@ -79,7 +94,7 @@ def one_by_one(model: PreTrainedModel, ids: np.ndarray, starts: list[np.ndarray]
     return total / targets
 
 
-@pytest.mark.parametrize("make", [llama, gpt2])
+@pytest.mark.parametrize("make", [llama, gpt2, windowed])
 @pytest.mark.parametrize("micro_batch", [12, 1])
 @pytest.mark.usefixtures("alone")
 def test_loss_and_gradients_of_packed_rows_are_those_of_their_documents(
@@ -107,6 +122,7 @@ def test_loss_and_gradients_of_packed_rows_are_those_of_their_documents(
         )
         step = list(batches.of_step(0))
     share_targets(step)
+    keep_documents_apart(model)
     chunk_loss(model)
     found = torch.zeros(())
     for one in step:
@@ -117,6 +133,30 @@ def test_loss_and_gradients_of_packed_rows_are_those_of_their_documents(
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):
         assert parameter.grad is not None
         assert (parameter.grad - gradient).abs().max() <= 1e-5 * max(1.0, gradient.abs().max().item())
+
+
+def saved_bytes(layers: int, places: torch.Tensor | None) -> int:
+    """Of what one forward pass keeps for the backward pass."""
+    model = llama(num_hidden_layers=layers).train()
+    found: dict[int, int] = {}
+
+    def note(kept: torch.Tensor) -> torch.Tensor:
+        found[kept.untyped_storage().data_ptr()] = kept.untyped_storage().nbytes()
+        return kept
+
+    if places is not None:
+        keep_documents_apart(model)
+    ids = torch.zeros((1, LONG), dtype=torch.long)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda kept: kept):
+        model(input_ids=ids, position_ids=places)
+    return sum(found.values())
+
+
+def test_layers_share_one_mask() -> None:
+    places = torch.arange(LONG // 2).repeat(2)[None]
+    more = [saved_bytes(layers, places) - saved_bytes(layers, None) for layers in (1, 5)]
+    assert min(more) >= 4 * LONG**2, "fp32"
+    assert max(more) < 2 * 4 * LONG**2
 
 
 def test_what_is_ignored_adds_no_loss_and_no_gradient() -> None:
@@ -143,7 +183,7 @@ def test_what_is_ignored_adds_no_loss_and_no_gradient() -> None:
 def test_a_model_that_goes_by_places_is_taken(make: type[PreTrainedModel]) -> None:
     torch.manual_seed(0)
     model = make().train()
-    require_documents_apart(model)
+    keep_documents_apart(model)
     assert model.training
 
 
@@ -151,11 +191,11 @@ def test_a_model_that_takes_no_notice_of_places_is_refused() -> None:
     torch.manual_seed(0)
     mamba = MambaForCausalLM(MambaConfig(vocab_size=VOCAB, hidden_size=16, num_hidden_layers=1, state_size=4))
     with pytest.raises(RecipeError, match=r"document_mask=true.*mamba"):
-        require_documents_apart(mamba)
-    cached = llama()
+        keep_documents_apart(mamba)
+    cached = windowed()
     cached.config.use_cache = True  # transformers takes a cache for a conversation that goes on
-    with pytest.raises(RecipeError, match="llama"):
-        require_documents_apart(cached)
+    with pytest.raises(RecipeError, match="mistral"):
+        keep_documents_apart(cached)
 
 
 def test_ranks_and_micro_batches_do_not_change_a_training_with_the_mask(plain: Trial, tmp_path: Path) -> None:

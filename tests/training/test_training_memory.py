@@ -48,6 +48,15 @@ def test_offload_moves_bytes_to_the_host_and_checkpointing_drops_activations() -
     assert less["activations_bytes"] < plain["activations_bytes"] / 8
 
 
+def test_the_document_mask_is_one_for_all_layers() -> None:
+    plain = TrainingConfig(base_model="x", micro_batch=80)
+    masked = plain.model_copy(update={"document_mask": True})
+    none, some = (estimate_memory(MOBILE_LLM_125M, one, 2000, 1) for one in (plain, masked))
+    assert none["mask_bytes"] == 0
+    assert some["mask_bytes"] == 80 * 2000**2 * (2 + 2)  # bf16, and two booleans while it is made
+    assert some["device_bytes"] == none["device_bytes"] + some["mask_bytes"]
+
+
 def test_a_plain_heads_logits_never_stand_whole() -> None:
     config = TrainingConfig(base_model="x", micro_batch=80)
     plain, other = (
