@@ -52,6 +52,8 @@ _MODEL_BYTES = {"restart": 20, "extend": 32}
 _CPU_FLOPS = 2e10
 _GPU_FLOPS = 2e14
 _EVALUATION_S = 30.0
+_REFERENCE_BYTES = 3
+"""Of a token whose loss under the reference is kept."""
 
 
 @dataclass(slots=True)
@@ -265,12 +267,20 @@ def _add_replayed(draft: _Draft, walks: dict[str, Walk], labels: list[str]) -> N
 
 def _add_references(draft: _Draft, walks: dict[str, Walk]) -> None:
     """The reference's losses of each shard, where tokens are selected."""
-    if draft.resolved.reference is None:
+    resolved, walked = draft.resolved, walks[DOMAIN]
+    if resolved.reference is None:
         return
-    nodes, whole = nodes_of(draft.resolved, walks)[REFERENCE_STAGE], len(walks[DOMAIN].used)
-    for position, node in enumerate(nodes):
-        shard, estimated = f"{position:05d}", position >= whole
-        draft.add(node, draft.look(node), REFERENCE_STAGE, shard, position, estimated=estimated, upstream=[])
+    model = resolved.reference[0].config
+    chain, whole = resolved.chains[DOMAIN], len(walked.used)
+    rate, length = chain.rate(whole, walked.added), resolved.recipe.packing.sequence_length
+    for position, node in enumerate(nodes_of(resolved, walks)[REFERENCE_STAGE]):
+        found, known = draft.look(node), position < whole
+        shard = f"{position:05d}"
+        draft.add(node, found, REFERENCE_STAGE, shard, position, estimated=not known, upstream=[])
+        if found is None:
+            rows = walked.amounts[position] if known else rate * chain.shards[position].text_bytes
+            draft.seconds += _passes_s(resolved, rows * length, model, passes=1)
+            draft.disk_bytes += _REFERENCE_BYTES * rows * length
 
 
 def _add_evaluations(
@@ -302,11 +312,18 @@ def _add_evaluations(
 
 
 def _training_seconds(resolved: Resolved, sequences: int) -> float:
-    """By 6 N floating-point operations a token: a guess until a training was measured."""
-    flops = _GPU_FLOPS if resolved.settings.has_gpu else _CPU_FLOPS
-    flops *= 3 / 4 if resolved.recipe.training.gradient_checkpointing else 1
+    """By its passes through the model, one more where tokens are selected: a guess."""
     tokens = sequences * resolved.recipe.packing.sequence_length
-    return 10 + 6 * parameter_count(resolved.base.config) * tokens / (flops * resolved.settings.all_ranks)
+    config = resolved.recipe.training
+    passes = 3 + config.gradient_checkpointing + (config.selective is not None)
+    seconds = _passes_s(resolved, tokens, resolved.base.config, passes=passes)
+    return 10 + seconds / resolved.settings.all_ranks
+
+
+def _passes_s(resolved: Resolved, tokens: float, model: JSON, *, passes: int) -> float:
+    """Of one device: a pass through a model of N parameters takes 2 N operations a token."""
+    flops = _GPU_FLOPS if resolved.settings.has_gpu else _CPU_FLOPS
+    return passes * 2 * parameter_count(model) * tokens / flops
 
 
 def _memory(resolved: Resolved) -> JSON:

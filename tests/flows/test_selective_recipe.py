@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from flows.chain import DOMAIN
 from flows.outcome import nodes_of, walks_of
 from flows.plan import make_plan
 from flows.recipe import load_recipe
 from tasks.store.errors import RecipeError
-from tests.flows.world import World
+from tests.flows.world import LENGTH, World
 
 
 def reference(world: World, name: str, weights: bytes = b"weights") -> Path:
@@ -42,6 +43,10 @@ def test_its_losses_are_planned_a_node_a_shard_and_known_by_its_files(standing: 
     assert [(node["fingerprint"], node["state"]) for node in told] == [(found, "MISS") for found in losses]
     largest = nodes["training"][-1]
     assert [value for name, value in largest.inputs.items() if name.startswith("reference_loss")] == losses
+    plain, totals = make_plan(standing.resolve())["totals"], plan["totals"]
+    packed = sum(walks_of(resolved)[DOMAIN].amounts) * LENGTH
+    assert totals["disk_bytes"] == plain["disk_bytes"] + 3 * packed, "a token whose loss is kept"
+    assert totals["seconds"] > plain["seconds"]
 
     reference(standing, "same")
     reference(standing, "other", b"other weights")
