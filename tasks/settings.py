@@ -65,6 +65,10 @@ class Settings(BaseSettings):
     pool: str | None = None
     """The Prefect work pool that trainings and evaluations are sent to; in place when not set."""
 
+    benchmarks: str | None = None
+    """A local folder of benchmarks' data sets, laid out as on the Hub (`allenai/ai2_arc/...`); what it lacks
+    comes from the Hub, or from HF_ENDPOINT."""
+
     scratch: str | None = None
     """A local folder for what is made before it is sent to a remote store; the system's own when not set."""
 

@@ -6,18 +6,21 @@ evaluation compares them), without its list of installed packages, which costs 3
 
 - Answers of the model are kept as they come (`responses*.db`); a unit that was killed asks only for the rest.
   lm-eval's key holds the prompt and not the model, so the file's name holds the unit's fingerprint.
-- Data sets come through `datasets` and follow its environment: HF_ENDPOINT for a mirror, HF_HOME filled
-  beforehand with HF_HUB_OFFLINE=1 where there is no network. Their revisions are told.
+- Data sets come through `datasets`: from DAPT_BENCHMARKS, a folder laid out as on the Hub, else as its
+  environment says: HF_ENDPOINT for a mirror, HF_HOME filled beforehand with HF_HUB_OFFLINE=1 where there is
+  no network. Their revisions are told, of a folder the digest of its files.
 - Prompts longer than the model's context lose their beginning, as always in lm-eval; here they are counted.
 """
 
 import contextlib
 import functools
+import hashlib
 import math
 import random
 import re
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -40,6 +43,7 @@ from tasks.evaluation.names import FOLDERS, definitions
 from tasks.evaluation.tables import BENCHMARK_ITEMS, ITEMS
 from tasks.runtime.job import Job
 from tasks.store.errors import RecipeError, SourceError, TransientError
+from tasks.store.fingerprint import combined_digest
 from tasks.store.json import JSON
 
 _CPU_BATCH = 8
@@ -94,7 +98,7 @@ def run(job: Job) -> None:
     unit = BenchmarkUnit(**{name: job.spec[name] for name in BenchmarkUnit.model_fields})
     loaded = load(job.spec)
     compile_templates_once()
-    chosen = load_benchmark(unit)
+    chosen = load_benchmark(unit, job.spec["folder"])
     told = ToldLM(loaded, unit.benchmark, job)
     responses = job.folder / f"responses-{job.spec['fingerprint']}.db"
     _seed()
@@ -110,7 +114,7 @@ def run(job: Job) -> None:
     pq.write_table(pa.Table.from_pylist(rows, BENCHMARK_ITEMS), job.folder / ITEMS)
     scores = _scores(unit.benchmark, results, rows) | {
         "truncated": told.truncated,
-        "datasets": revisions(chosen["tasks"]),
+        "datasets": revisions(chosen["tasks"], job.spec["folder"]),
     }
     job.write_result({"scores": scores, "device": loaded.device, "answers_computed": told.asked})
 
@@ -120,8 +124,12 @@ def compile_templates_once() -> None:
     lm_eval.utils.env.from_string = functools.lru_cache(maxsize=None)(lm_eval.utils.env.from_string)
 
 
-def load_benchmark(unit: BenchmarkUnit) -> JSON:
+def load_benchmark(unit: BenchmarkUnit, folder: str | None) -> JSON:
     """lm-eval's tasks (and groups) of a benchmark: data sets loaded, few-shot set, ready for `evaluate`.
+
+    Args:
+        unit: the benchmark.
+        folder: of data sets laid out as on the Hub, which go first; None: there is none.
 
     Raises:
         RecipeError: it has no answers to choose from.
@@ -133,7 +141,7 @@ def load_benchmark(unit: BenchmarkUnit) -> JSON:
         manager = TaskManager(include_defaults=False, include_path=[definitions() / FOLDERS[name]])
     else:
         manager = TaskManager()
-    with _told_of_datasets(name, manager):
+    with _told_of_datasets(name, manager), _datasets_from(folder):
         chosen: JSON = manager.load([name])
     for task in chosen["tasks"].values():
         metrics = {metric["metric"] for metric in task.get_config("metric_list") or []}
@@ -152,11 +160,36 @@ def load_benchmark(unit: BenchmarkUnit) -> JSON:
 
 
 @contextlib.contextmanager
+def _datasets_from(folder: str | None) -> Iterator[None]:
+    """Read a data set that lies in a folder from there; definitions name it as ever."""
+    load = datasets.load_dataset
+
+    def load_local(path: str, *given: Any, **named: Any) -> Any:
+        local = _local(folder, path)
+        return load(str(local) if local else path, *given, **named)
+
+    datasets.load_dataset = load_local
+    try:
+        yield
+    finally:
+        datasets.load_dataset = load
+
+
+def _local(folder: str | None, name: str) -> Path | None:
+    """The data set of a name in a folder of data sets."""
+    if folder is None:
+        return None
+    found = Path(folder, name)
+    return found if found.is_dir() else None
+
+
+@contextlib.contextmanager
 def _told_of_datasets(name: str, manager: Any) -> Iterator[None]:
     wanted = next(_dataset_names(manager.task_index, name), "its data set")
     remedy = (
-        "let it reach the Hub once (the cache in HF_HOME is used from then on), set HF_ENDPOINT to a mirror, "
-        "or leave the benchmark out of evaluation.benchmarks"
+        "let it reach the Hub once (the cache in HF_HOME is used from then on), set HF_ENDPOINT to a mirror "
+        "or DAPT_BENCHMARKS to a folder that holds it as the Hub does, or leave the benchmark out of "
+        "evaluation.benchmarks"
     )
     try:
         yield
@@ -281,11 +314,22 @@ def _plain(metrics: Mapping[str, Any]) -> JSON:
     }
 
 
-def revisions(tasks: Mapping[str, Any]) -> dict[str, str]:
-    """The commit each data set was loaded at, by its name; empty where `datasets` does not say."""
+def revisions(tasks: Mapping[str, Any], folder: str | None) -> dict[str, str]:
+    """The commit each data set was loaded at, by its name; empty where `datasets` does not say.
+
+    Args:
+        tasks: of lm-eval.
+        folder: see `load_benchmark`; what lies in it has no commit and is told by a digest of its files.
+    """
     found: dict[str, str] = {}
     for task in tasks.values():
-        for part in (task.dataset or {}).values():
+        name = str(task.get_config("dataset_path"))
+        local = _local(folder, name)
+        if local and name not in found:
+            files = sorted(path for path in local.rglob("*") if path.is_file())
+            contents = (hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+            found[name] = f"sha256:{combined_digest(contents)}"
+        for part in () if local else (task.dataset or {}).values():
             match = _REVISION.search(" ".join(file["filename"] for file in part.cache_files))
-            found[str(task.get_config("dataset_path"))] = match[1] if match else ""
+            found[name] = match[1] if match else ""
     return found

@@ -29,8 +29,8 @@ def run(job: Job) -> None:
     with pq.ParquetWriter(job.folder / ITEMS, BENCHMARK_TEXTS) as out:
         for done, name in enumerate(names, 1):
             unit = BenchmarkUnit(kind="benchmark", benchmark=name, lm_eval=job.spec["lm_eval"])
-            tasks = load_benchmark(unit)["tasks"]
-            datasets |= revisions(tasks)
+            tasks = load_benchmark(unit, job.spec["folder"])["tasks"]
+            datasets |= revisions(tasks, job.spec["folder"])
             rows = [row for task in tasks.values() for row in _rows(name, task)]
             out.write_table(pa.Table.from_pylist(rows, BENCHMARK_TEXTS))
             job.emit({"done": done, "total": len(names), "unit": "benchmarks"})

@@ -148,7 +148,7 @@ def _launched(writer: NodeWriter, work: Path, job: JSON, env: Mapping[str, str])
     own = {"LM_HARNESS_CACHE_PATH": str(work / "requests"), "TOKENIZERS_PARALLELISM": "false"}
     result = launch(
         "tasks.evaluation",
-        job,
+        job | {"folder": _folder_of_benchmarks()},
         folder=work,
         env={**own, **env},
         on_event=lambda event: writer.progress(event["done"], event["total"], event["unit"]),
@@ -158,6 +158,17 @@ def _launched(writer: NodeWriter, work: Path, job: JSON, env: Mapping[str, str])
             f"{result['error']['text']} (log: {work}/log.txt)"
         )
     return result
+
+
+def _folder_of_benchmarks() -> str | None:
+    given = Settings().benchmarks
+    if given is None:
+        return None
+    if not Path(given).is_dir():
+        raise SourceError(
+            f"DAPT_BENCHMARKS={given} is no folder; leave it out to read benchmarks from the Hub"
+        )
+    return str(Path(given).absolute())
 
 
 def _work(writer: NodeWriter) -> Path:

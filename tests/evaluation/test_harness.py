@@ -1,5 +1,6 @@
 import contextlib
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -60,6 +61,26 @@ def online(patch: pytest.MonkeyPatch, hub: HubServer, home: Path) -> None:
     patch.setenv("HF_HOME", str(home))
     patch.delenv("HF_HUB_OFFLINE", raising=False)
     patch.setenv("OMP_NUM_THREADS", "1")
+
+
+def test_a_local_folder_serves_as_the_hub_does_without_a_network(
+    model: Path, small_hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = small_piqa(tmp_path / "benchmarks", items=150)
+    node = node_of(model, "piqa")
+    online(monkeypatch, small_hub, tmp_path / "hf")
+    wanted = build(tmp_path / "hub", node).details
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("DAPT_BENCHMARKS", str(folder / "nothing"))
+    with pytest.raises(SourceError, match=r"DAPT_BENCHMARKS=.*is no folder"):
+        build(tmp_path / "local", node)
+    monkeypatch.setenv("DAPT_BENCHMARKS", str(folder))
+    found = build(tmp_path / "local", node).details
+    digest = found["datasets"]["baber/piqa"]
+    assert re.fullmatch("sha256:[0-9a-f]{64}", digest)
+    assert found == wanted | {"datasets": {"baber/piqa": digest}}
 
 
 REFERENCE = """
