@@ -11,7 +11,7 @@ import msgspec
 from prefect import flow, tags
 
 from flows.chain import DOMAIN, GENERAL, Walk, room_of
-from flows.differences import deltas
+from flows.differences import compare_units
 from flows.milestones import (
     BITS,
     Model,
@@ -192,7 +192,7 @@ def _milestone(
         "peak_rss_bytes": details["ranks_peak_rss_bytes"],
         "checkpoint": resolved.store.address(trained.path),
         "scores": scores,
-        "deltas": deltas(resolved, base_units, units),
+        "deltas": compare_units(resolved.store, base_units, units),
         "evaluation_seconds": sum(m.seconds for m in manifests),
     }
 
