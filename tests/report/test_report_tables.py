@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from tasks.report.cells import Cell, Column, Table
 from tasks.report.config import ReportFacts
 from tasks.report.page import markdown_table
-from tasks.report.tables import Cell, Column, Table, make_tables
+from tasks.report.tables import make_tables
 
 
 def tables_of(facts: dict[str, Any]) -> dict[str, Table]:
@@ -25,16 +26,6 @@ def test_every_row_has_a_cell_for_every_column(facts_json: dict[str, Any]) -> No
 def test_tables_with_nothing_to_tell_are_left_out(facts_json: dict[str, Any]) -> None:
     bare = {"recipe": facts_json["recipe"], "machine": facts_json["machine"]}
     assert tables_of(bare) == {}
-
-
-def test_scores_name_gain_loss_and_chance_in_words(facts_json: dict[str, Any]) -> None:
-    rows = {row[0].value: row for row in tables_of(facts_json)["scores"].rows}
-    assert rows["bits_per_byte.domain"][3].note.endswith("gain")
-    assert rows["bits_per_byte.general"][3].note.endswith("loss")
-    assert rows["coin"][3].kind == "inseparable"
-    assert "at\N{NO-BREAK SPACE}chance" in rows["coin"][1].note
-    assert "chance" not in rows["arc_easy"][1].note
-    assert rows["coin"][4].note == "not measured"
 
 
 def test_documents_that_are_unaccounted_for_are_told(facts_json: dict[str, Any]) -> None:
