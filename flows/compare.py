@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.chain import DOMAIN, GENERAL
-from flows.differences import compare_groups, compare_units
+from flows.differences import answer_shares, compare_groups, compare_units
 from flows.milestones import (
     BITS,
     Model,
@@ -29,8 +29,9 @@ from flows.reasons import differing, value_told
 from flows.recipe import Recipe
 from flows.resolve import Resolved
 from flows.terminal import resolve_file
-from tasks.report.config import Delta
-from tasks.report.numbers import decimal_text, p_text
+from tasks.report.config import BenchmarkScore, Delta, GroupChange
+from tasks.report.flags import flags_of
+from tasks.report.numbers import decimal_text
 from tasks.report.verdict import kind_of
 from tasks.store.errors import DaptError, RecipeError
 from tasks.store.failure import read_failure
@@ -89,13 +90,18 @@ def compare(first: str, second: str) -> JSON:
         second: another, called B.
 
     Returns:
-        The `compare --json` object. `a`, `b`: recipe, milestone, model (its folder, or the base's Hub id).
-        `summary`: two sentences. `metrics`: by name the scores `a` and `b`, difference (B minus A), low, high,
-        stderr, p, p_holm (over all metrics here), pairs, smallest (the smallest true difference found in 80 %
-        of runs; null for bits per byte) and kind (gain, loss or inseparable, for B, as in a report).
-        `groups`: likewise, of the means of A's `evaluation.groups`. `differs`: field, a, b of each field of the recipes that
-        is not the same. `missing`: metric, side (a, b; null where both were measured, but not alike), why,
-        and run, the command that measures it (null where none would).
+        The `compare --json` object:
+        `a`, `b`: recipe, milestone, model (its folder, or the base's Hub id).
+        `summary`: two sentences.
+        `metrics`: by name the scores `a` and `b`, difference (B minus A), low, high, stderr, p, p_holm (over
+        all metrics here), pairs, smallest (the smallest true difference found in 80 % of runs; null for bits
+        per byte), kind (gain, loss or inseparable, of B, as in a report) and flags (by side, what to know of
+        a score: "below chance").
+        `groups`: likewise of the means of A's `evaluation.groups`, with relative, relative_low, relative_high
+        and benchmarks.
+        `differs`: field, a, b of each field that the recipes do not share.
+        `missing`: metric, side (a, b; null where both were measured, but not alike), why, and run, the
+        command that measures it (null where none would).
 
     Raises:
         RecipeError: a recipe is wrong, or has no such milestone.
@@ -105,15 +111,17 @@ def compare(first: str, second: str) -> JSON:
     a, b = _side(first), _side(second)
     missing = [*_unmeasured(a, b), *_measured_otherwise(a, b)]
     named = {entry["metric"] for entry in missing}
-    units = [{name: unit for name, unit in side.units.items() if name not in named} for side in (a, b)]
-    metrics = compare_units(a.store, *units)
-    missing += [_unpaired(a, b, name) for name in units[0] if name not in metrics]
+    of_a, of_b = ({name: unit for name, unit in side.units.items() if name not in named} for side in (a, b))
+    metrics = compare_units(a.store, of_a, of_b)
+    missing += [_unpaired(a, b, name) for name in of_a if name not in metrics]
     for name, delta in metrics.items():
-        metrics[name] = {"a": _score(a, name), "b": _score(b, name), **delta, "kind": _kind(name, delta)}
-    groups = compare_groups(a.store, *units, a.recipe.evaluation.groups)
+        kind = kind_of(delta=Delta(**delta), has_both=True, lower_is_better=_is_slice(name))
+        flags = {letter: _flags(side, name) for letter, side in (("a", a), ("b", b))}
+        metrics[name] = {"a": _score(a, name), "b": _score(b, name), **delta, "kind": kind, "flags": flags}
+    groups = compare_groups(a.store, of_a, of_b, a.recipe.evaluation.groups)
     for name, change in groups.items():
-        ends = {"a": change.pop("base"), "b": change.pop("score")}
-        groups[name] = ends | change | {"kind": _kind(name, change)}
+        kind = kind_of(delta=GroupChange(**change), has_both=True, lower_is_better=False)
+        groups[name] = {"a": change.pop("base"), "b": change.pop("score"), **change, "kind": kind}
     return {
         "a": a.to_json(),
         "b": b.to_json(),
@@ -133,7 +141,8 @@ def _side(given: str) -> Side:
     if label and label not in labels:
         raise RecipeError(f"{file} has no milestone {label}; there are {', '.join(labels)}")
     measured = [side for side in _sides(file, resolved) if side.measured]
-    chosen = [side for side in measured if side.model.label == label or (not label and side.model.label != BASE)]
+    wanted = {label} if label else set(labels) - {BASE}
+    chosen = [side for side in measured if side.model.label in wanted]
     if not chosen:
         others = ", ".join(f"{file}@{side.model.label}" for side in measured)
         raise DaptError(
@@ -196,11 +205,11 @@ def _not_asked_for(side: Side, metric: str) -> str:
 
 def _measured_otherwise(a: Side, b: Side) -> Iterator[JSON]:
     """What both were measured on in another way: a score of the way too, not of the model alone."""
-    for metric in a.measured.keys() & b.measured.keys():
+    for metric in [name for name in a.measured if name in b.measured]:
         first, second = (side.units[metric].config for side in (a, b))
         for field in ("context", "num_fewshot"):
             if first.get(field) != second.get(field):
-                told = [value_told(config.get(field)) for config in (first, second)]
+                told = [config.get(field, "the benchmark's own") for config in (first, second)]
                 why = f"{field} was {told[0]} for A and {told[1]} for B"
                 yield {"metric": metric, "side": None, "why": why, "run": None}
 
@@ -225,12 +234,12 @@ def _score(side: Side, metric: str) -> float:
     return score
 
 
-def _kind(metric: str, delta: JSON) -> str:
-    """A gain or a loss of B, by the rule of a report."""
-    fields = {name: value for name, value in delta.items() if name in Delta.model_fields}
-    return kind_of(
-        delta=Delta(**{"stderr": 0.0, "pairs": 0} | fields), has_both=True, lower_is_better=_is_slice(metric)
-    )
+def _flags(side: Side, metric: str) -> list[str]:
+    """What to know of a score, as a report tells it."""
+    if _is_slice(metric):
+        return []
+    shares = answer_shares(side.store, side.units[metric])
+    return flags_of(BenchmarkScore(**side.measured[metric].details | shares))
 
 
 def _differs(a: Recipe, b: Recipe) -> Iterator[JSON]:
@@ -241,8 +250,8 @@ def _differs(a: Recipe, b: Recipe) -> Iterator[JSON]:
             if first[section] != second[section] and section != "name":
                 yield {"field": section, "a": first[section], "b": second[section]}
             continue
-        for field, old, new in differing(first, second, section):
-            yield {"field": f"{section}.{field}", "a": old, "b": new}
+        for field, of_a, of_b in differing(first, second, section):
+            yield {"field": f"{section}.{field}", "a": of_a, "b": of_b}
 
 
 def _summary(a: Side, b: Side, metrics: JSON) -> list[str]:
@@ -264,5 +273,65 @@ def _summary(a: Side, b: Side, metrics: JSON) -> list[str]:
     ]
     return [
         first or "No benchmark was measured on both.",
-        f"Bits per byte of held-out text: {', '.join(slices)}." if slices else "No held-out text was, either.",
+        f"Bits per byte of held-out text: {', '.join(slices)}."
+        if slices
+        else "No held-out text was, either.",
     ]
+
+
+def _told(metric: str, change: JSON) -> str:
+    """What a difference is called; of one that is none, what would have been seen."""
+    if change["kind"] == "inseparable":
+        shown = change.get("smallest")
+        return "not separable" + (f" (could have shown {decimal_text(shown, 3)})" if shown else "")
+    return _WORDS[change["kind"]][_is_slice(metric)]
+
+
+def print_comparison(told: JSON, console: Console) -> None:
+    """The summary, the table, what to know of it, how the recipes differ, what is missing."""
+    for sentence in told["summary"]:
+        console.print(sentence, highlight=False, markup=False)
+    for letter in ("a", "b"):
+        side = told[letter]
+        name = f"{letter.upper()}  {side['recipe']}@{side['milestone']}  {side['model']}"
+        console.print(name, highlight=False, markup=False, soft_wrap=True)
+    if told["metrics"]:
+        console.print(_table(told))
+    lines = [
+        f"{name}, {letter.upper()}: {', '.join(flags)}"
+        for name, change in told["metrics"].items()
+        for letter, flags in change["flags"].items()
+        if flags
+    ]
+    lines += ["the recipes differ:"] if told["differs"] else []
+    lines += [f"  {d['field']}: {value_told(d['a'])} → {value_told(d['b'])}" for d in told["differs"]]
+    for entry in told["missing"]:
+        side = f", {entry['side'].upper()}" if entry["side"] else ""
+        remedy = f"; {entry['run']}" if entry["run"] else ""
+        lines.append(f"not compared: {entry['metric']}{side}: {entry['why']}{remedy}")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _table(told: JSON) -> Table:
+    """A row a metric, then a row a group."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("metric", "A", "B", "B - A", "95 % interval", "p", "Holm", "in words"):
+        table.add_column(column, justify="left" if column in ("metric", "in words") else "right")
+    rows = [(name, name, change) for name, change in told["metrics"].items()]
+    rows += [(f"mean of {len(c['benchmarks'])}, {name}", name, c) for name, c in told["groups"].items()]
+    for shown, name, change in rows:
+        digits = 3 if _is_slice(name) else 4
+        low, high = (decimal_text(change[end], digits, sign=True) for end in ("low", "high"))
+        words = _told(name, change)
+        if change.get("relative") is not None:
+            words += f", {decimal_text(100 * change['relative'], 1, sign=True)} % of A"
+        table.add_row(
+            escape(shown.replace(f"{BITS}.", "bits/byte, ")),
+            *(decimal_text(change[side], digits) for side in ("a", "b")),
+            decimal_text(change["difference"], digits, sign=True),
+            f"{low} to {high}",
+            *("<.001" if change[p] < 0.001 else decimal_text(change[p], 3) for p in ("p", "p_holm")),
+            words,
+        )
+    return table
