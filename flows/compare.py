@@ -266,16 +266,15 @@ def _summary(a: Side, b: Side, metrics: JSON) -> list[str]:
     ]
     count = f"Of {len(benchmarks)} benchmark{'s' * (len(benchmarks) > 1)}"
     first = f"{count}, {b.name} against {a.name} is {', '.join(parts)}." if parts else ""
+    words = {"gain": "better", "loss": "worse", "inseparable": "not separable"}
     slices = [
-        f"{name.partition('.')[2]} {decimal_text(told['difference'], 3, sign=True)} ({_told(name, told)})"
+        f"{name.partition('.')[2]} {decimal_text(told['difference'], 3, sign=True)} ({words[told['kind']]})"
         for name, told in metrics.items()
         if _is_slice(name)
     ]
     return [
         first or "No benchmark was measured on both.",
-        f"Bits per byte of held-out text: {', '.join(slices)}."
-        if slices
-        else "No held-out text was, either.",
+        f"Bits per byte: {', '.join(slices)}." if slices else "No held-out text was measured on both.",
     ]
 
 
@@ -315,9 +314,10 @@ def print_comparison(told: JSON, console: Console) -> None:
 
 def _table(told: JSON) -> Table:
     """A row a metric, then a row a group."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)  # 80 columns hold the numbers
     for column in ("metric", "A", "B", "B - A", "95 % interval", "p", "Holm", "in words"):
-        table.add_column(column, justify="left" if column in ("metric", "in words") else "right")
+        words = column in ("metric", "in words")
+        table.add_column(column, justify="left" if words else "right", no_wrap=not words)
     rows = [(name, name, change) for name, change in told["metrics"].items()]
     rows += [(f"mean of {len(c['benchmarks'])}, {name}", name, c) for name, c in told["groups"].items()]
     for shown, name, change in rows:
