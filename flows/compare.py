@@ -316,8 +316,8 @@ def _table(told: JSON) -> Table:
     """A row a metric, then a row a group."""
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)  # 80 columns hold the numbers
     for column in ("metric", "A", "B", "B - A", "95 % interval", "p", "Holm", "in words"):
-        words = column in ("metric", "in words")
-        table.add_column(column, justify="left" if words else "right", no_wrap=not words)
+        text = column in ("metric", "in words")
+        table.add_column(column, justify="left" if text else "right", no_wrap=not text)
     rows = [(name, name, change) for name, change in told["metrics"].items()]
     rows += [(f"mean of {len(c['benchmarks'])}, {name}", name, c) for name, c in told["groups"].items()]
     for shown, name, change in rows:
