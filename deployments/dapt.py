@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 else:
     cli, look = Late("deployments.cli"), Late("flows.look")
 
-LOOKING = frozenset({"plan", "status", "show", "verify"})
+LOOKING = frozenset({"plan", "status", "show", "verify", "compare"})
 
 
 def main() -> None:

@@ -179,7 +179,7 @@ def _beside(work: Callable[..., JSON], *arguments: object) -> JSON:
         return thread.submit(contextvars.copy_context().run, work, *arguments).result()
 
 
-for looking in (look.status, look.show, look.verify):
+for looking in (look.status, look.show, look.verify, look.compare):
     app.command()(looking)
 
 

@@ -87,6 +87,27 @@ def compare_groups(
     return _corrected(found)
 
 
+def answer_shares(store: Store, unit: Node) -> JSON:
+    """What one answer to everything would get, and how near to that a model comes.
+
+    Args:
+        store: where the unit stands.
+        unit: of a benchmark.
+
+    Returns:
+        majority (the share of the answer that is most often right) and most_chosen (of the model's most
+        frequent answer); null where the answers are not counted.
+    """
+    items = read_table(store, unit.path, columns=["target", "chosen"])
+    return {"majority": _most_frequent(items["target"]), "most_chosen": _most_frequent(items["chosen"])}
+
+
+def _most_frequent(answers: pa.ChunkedArray) -> float | None:
+    """The share of the most frequent answer among all; None where no answer is known."""
+    counts = answers.drop_null().value_counts()
+    return max(count["counts"] for count in counts.to_pylist()) / len(answers) if len(counts) else None
+
+
 def _corrected(found: JSON) -> JSON:
     adjusted = holm([change["p"] for change in found.values()])
     for change, p in zip(found.values(), adjusted, strict=True):

@@ -1,4 +1,7 @@
-"""The commands that look at what stands: `dapt plan | status | show | verify`. They start without Prefect."""
+"""The commands that look at what stands: `dapt plan | status | show | verify | compare`.
+
+They start without Prefect.
+"""
 
 import gc
 import os
@@ -33,9 +36,10 @@ from tasks.store.json import JSON
 from tasks.store.paths import Store
 
 if TYPE_CHECKING:
+    from flows import compare as comparison
     from flows import inspect, pool
 else:
-    inspect, pool = Late("flows.inspect"), Late("flows.pool")
+    comparison, inspect, pool = Late("flows.compare"), Late("flows.inspect"), Late("flows.pool")
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -138,3 +142,18 @@ def verify(recipe: RecipeFile, overrides: Overrides = [], as_json: AsJson = Fals
     print_json(told) if as_json else inspect.print_verified(told, Console())
     if told["damaged"]:
         sys.exit(3)
+
+
+_RUN = "A recipe's file; behind it @ and a milestone or base, else its largest milestone measured."
+
+
+@app.command()
+def compare(
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help=_RUN)],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="Another: RECIPE, RECIPE@400M, RECIPE@base.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare two milestones, recipes or bases on the same items: differences with intervals and p."""
+    with told_as_json(as_json, comparison.NOTHING_COMPARED), stdout_for_json(as_json), without_collector():
+        told = comparison.compare(run_a, run_b)
+    print_json(told) if as_json else comparison.print_comparison(told, Console())

@@ -1,5 +1,7 @@
 """Why a node is missing, by comparison with the last different run of the same recipe."""
 
+from collections.abc import Iterator
+
 from pydantic import ValidationError
 
 from flows.recipe import Recipe
@@ -91,10 +93,9 @@ class Reasons:
         found = []
         sections = ("general",) if general and stage == "download" else SECTIONS.get(stage, ())
         for section in sections:
-            old, new = self._recipe_before.get(section) or {}, self._recipe.get(section) or {}
-            for field in sorted(old.keys() | new.keys()):
-                if old.get(field) != new.get(field) and field not in _WHERE | _REPLAY:
-                    found.append(f"{section}.{field}: {_told(old.get(field))} → {_told(new.get(field))}")
+            for field, old, new in differing(self._recipe_before, self._recipe, section):
+                if field not in _WHERE | _REPLAY:
+                    found.append(f"{section}.{field}: {value_told(old)} → {value_told(new)}")
         if stage == "training" or (general and stage == "corpus"):
             shares = [
                 (recipe.get("general") or {}).get("replay_fraction", 0)
@@ -105,13 +106,22 @@ class Reasons:
         return found
 
 
+def differing(before: JSON, after: JSON, section: str) -> Iterator[tuple[str, object, object]]:
+    """Fields of a section that differ between two recipes, with what each says; None where it has none."""
+    old, new = before.get(section) or {}, after.get(section) or {}
+    for field in sorted(old.keys() | new.keys()):
+        if old.get(field) != new.get(field):
+            yield field, old.get(field), new.get(field)
+
+
+def value_told(value: object) -> str:
+    """A field's value in words."""
+    return "absent" if value is None else str(value)
+
+
 def _completed(recorded: JSON) -> JSON:
     """A recipe as it was recorded, with the defaults of fields that came since."""
     try:
         return Recipe.model_validate(recorded).model_dump(mode="json")
     except ValidationError:  # it has fields that went since
         return recorded
-
-
-def _told(value: object) -> str:
-    return "absent" if value is None else str(value)

@@ -8,11 +8,10 @@ import platform
 from collections.abc import Iterable
 
 import msgspec
-import pyarrow as pa
 from prefect import flow, tags
 
 from flows.chain import DOMAIN, GENERAL, Walk, room_of
-from flows.differences import compare_groups, compare_units
+from flows.differences import answer_shares, compare_groups, compare_units
 from flows.milestones import (
     BITS,
     Model,
@@ -35,7 +34,6 @@ from tasks.store.fingerprint import source_hash
 from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, read_manifest, stands
 from tasks.store.node import Node
-from tasks.store.shard import read_table
 from tasks.store.tokens import format_tokens
 
 _LIBRARIES = ("daptflow", "torch", "transformers", "deepspeed", "lm_eval", "tokenizers", "pyarrow", "prefect")
@@ -168,19 +166,8 @@ def _scores(resolved: Resolved, units: dict[str, Node]) -> tuple[JSON, list[Mani
             manifest = read_manifest(resolved.store, unit.path)
             scores[BITS][corpus] = manifest.details if manifest else None
         elif name in scores:
-            items = read_table(resolved.store, unit.path)
-            shares = {
-                "majority": most_frequent(items["target"]),
-                "most_chosen": most_frequent(items["chosen"]),
-            }
-            scores[name] = scores[name] | shares
+            scores[name] = scores[name] | answer_shares(resolved.store, unit)
     return scores, manifests
-
-
-def most_frequent(answers: pa.ChunkedArray) -> float | None:
-    """The share of the most frequent answer among all; None where no answer is known."""
-    counts = answers.drop_null().value_counts()
-    return max(count["counts"] for count in counts.to_pylist()) / len(answers) if len(counts) else None
 
 
 def _milestone(resolved: Resolved, model: Model, corpus: Node, measured: list[dict[str, Node]]) -> JSON:

@@ -11,6 +11,7 @@ LIGHT = [
     "adopted",
     "adoption",
     "chain",
+    "compare",
     "doctor_check",
     "doctor_hub",
     "doctor_machine",
@@ -77,5 +78,6 @@ def test_the_whole_command_line_has_the_commands_that_look() -> None:
     done = subprocess.run(words, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert all(
-        f" {command} " in done.stdout for command in ("init", "plan", "run", "status", "show", "verify")
+        f" {command} " in done.stdout
+        for command in ("init", "plan", "run", "status", "show", "verify", "compare")
     )

@@ -1,6 +1,7 @@
 """A recipe's mistakes are told in one line each: the field, what was found, what was expected."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -283,3 +284,18 @@ def test_a_subset_seen_often_is_as_much_training_as_its_plain_neighbour() -> Non
     assert best.budget.milestones[0] * best.training.epochs == plain.budget.milestones[0]
     assert best.download.where
     assert best.download.model_copy(update={"where": ""}) == plain.download
+
+
+def test_the_papers_recipe_has_the_papers_batch_on_six_devices_and_as_told_on_three() -> None:
+    file = RECIPES / "paper.toml"
+    (command,) = (line for line in file.read_text().splitlines() if line.startswith("#   dapt run"))
+    words = shlex.split(command.removeprefix("#"))
+    assert words[:3] == ["dapt", "run", file.name]
+    overrides = [word for word in words[3:] if word != "--set"]
+    for recipe, devices, budgets in (
+        (load_recipe(file), 6, [400_000_000, 1_000_000_000]),
+        (load_recipe(file, overrides), 3, [400_000_000]),
+    ):
+        assert recipe.budget.milestones == budgets
+        assert recipe.training.global_batch_sequences == 80 * 2 * devices
+        assert recipe.training.micro_batch == 80
