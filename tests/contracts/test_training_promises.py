@@ -138,6 +138,15 @@ def test_growth_trains_and_measures_only_what_is_new_up_to_the_report(world: Wor
     assert small["scores"] == whole.body["milestones"][0]["scores"]
     assert grown.body["base"] == whole.body["base"]
     assert not equal(weights_of(large), before)
+    report = json.loads(Path(grown.body["report"]).with_name("report.json").read_text())
+    first, second = report["facts"]["milestones"]
+    assert (first["previous"], set(second["previous"])) == ({}, {"bits_per_byte.domain"})
+    change = second["previous"]["bits_per_byte.domain"]
+    scores = [milestone["scores"]["bits_per_byte"]["domain"] for milestone in (small, large)]
+    assert change["difference"] == pytest.approx(scores[1] - scores[0])
+    assert change["low"] < change["difference"] < change["high"]
+    assert change["pairs"] == 4
+    assert change["p"] >= 2**-3, "four documents say no more"
     assert grown.body["stages"]["training"]["tokens"] == SECOND // 64 // 4 * 4 * 64
     again = world.call(trained.store, "run", recipe_of(world, [FIRST, SECOND]), DAPT_RANKS="3")
     assert again.computed == {}
