@@ -218,10 +218,8 @@ def _unpaired(a: Side, b: Side, metric: str) -> JSON:
     """Why a metric that both were measured on has no pairs."""
     what = "documents" if _is_slice(metric) else "items"
     counts = [side.measured[metric].documents_out for side in (a, b)]
-    if min(counts) < _FEWEST_PAIRS:
-        why = f"{counts[0]} {what} for A and {counts[1]} for B: too few for a comparison"
-    else:
-        why = f"not the same {what}: {counts[0]:,} for A, {counts[1]:,} for B"
+    why = f"too few {what}" if min(counts) < _FEWEST_PAIRS else f"not the same {what}"
+    why += f": {counts[0]:,} for A, {counts[1]:,} for B"
     return {"metric": metric, "side": None, "why": why, "run": None}
 
 

@@ -99,10 +99,10 @@ def answer_shares(store: Store, unit: Node) -> JSON:
         frequent answer); null where the answers are not counted.
     """
     items = read_table(store, unit.path, columns=["target", "chosen"])
-    return {"majority": _most_frequent(items["target"]), "most_chosen": _most_frequent(items["chosen"])}
+    return {"majority": most_frequent(items["target"]), "most_chosen": most_frequent(items["chosen"])}
 
 
-def _most_frequent(answers: pa.ChunkedArray) -> float | None:
+def most_frequent(answers: pa.ChunkedArray) -> float | None:
     """The share of the most frequent answer among all; None where no answer is known."""
     counts = answers.drop_null().value_counts()
     return max(count["counts"] for count in counts.to_pylist()) / len(answers) if len(counts) else None

@@ -216,7 +216,8 @@ def group_difference(
     """The unweighted mean of several benchmarks' accuracies, by a bootstrap over items within each.
 
     An item has one of four outcomes (both right, one, the other, neither), so items drawn with replacement
-    are one multinomial draw of how often each outcome occurs, whatever the number of items.
+    are one multinomial draw of how often each outcome occurs, whatever the number of items. As in
+    `paired_accuracy` one item more is drawn from that only the first has right, and one for the second.
 
     Args:
         benchmarks: (first_correct, second_correct) of each, (num_items,), same items, same order.
@@ -235,7 +236,8 @@ def group_difference(
     for first_correct, second_correct in benchmarks:
         count = _require_pairs(len(first_correct), len(second_correct))
         outcomes = np.bincount(2 * first_correct.astype(np.int64) + second_correct, minlength=4)
-        drawn = generator.multinomial(count, outcomes / count, resamples) / count
+        likely = (outcomes + np.array([0, 1, 1, 0])) / (count + 2)
+        drawn = generator.multinomial(count, likely, resamples) / count
         first, second = first + float(first_correct.mean()), second + float(second_correct.mean())
         first_draws += drawn[:, 2] + drawn[:, 3]
         second_draws += drawn[:, 1] + drawn[:, 3]

@@ -76,7 +76,8 @@ def previous_table(facts: ReportFacts) -> Table:
             )
             later.append(milestone)
     rows = []
-    for metric in dict.fromkeys(name for milestone in later for name in milestone.previous):
+    metrics = dict.fromkeys(name for milestone in later for name in milestone.previous)
+    for metric in sorted(metrics, key=lambda metric: not _named(metric)[1]):
         name, lower = _named(metric)
         deltas = [milestone.previous.get(metric) for milestone in later]
         changes = [

@@ -59,6 +59,9 @@ def test_models_that_answer_alike_are_not_said_to_be_alike_for_certain() -> None
     assert few.difference == many.difference == 0
     assert few.high > 0.1 > many.high > 0
     assert few.p == 1
+    group = group_difference([items(10, 0, 0, 10)], generator=np.random.default_rng(0))
+    assert (group.low, group.high) == pytest.approx((few.low, few.high), abs=0.06)  # 20 items: steps of .05
+    assert group.p == 1
 
 
 @given(st.integers(0, 300), st.integers(0, 300))

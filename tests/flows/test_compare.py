@@ -254,7 +254,7 @@ def test_what_was_measured_on_something_else_is_not_paired_and_told_why(asked: W
         "run": None,
     }
     one = {m["metric"]: m["why"] for m in compare("recipe.toml@11K", "few.toml")["missing"]}
-    assert one["bits_per_byte.general"] == "1 documents for A and 1 for B: too few for a comparison"
+    assert one["bits_per_byte.general"] == "too few documents: 1 for A, 1 for B"
 
 
 def test_a_score_that_says_little_is_flagged(asked: World) -> None:

@@ -8,8 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flows.differences import compare_groups, compare_units
-from flows.report import most_frequent
+from flows.differences import compare_groups, compare_units, most_frequent
 from tasks.evaluation.statistics import holm, mcnemar
 from tasks.evaluation.tables import BENCHMARK_ITEMS, HELD_OUT_ITEMS
 from tasks.report.config import Delta, GroupChange
@@ -17,8 +16,6 @@ from tasks.store.json import JSON
 from tasks.store.node import Node
 from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter, build_node
-
-pytestmark = pytest.mark.flow
 
 ITEMS = 400
 

@@ -23,6 +23,7 @@ from tasks.store.errors import RecipeError, StoreDamaged
 from tasks.store.json import JSON
 from tasks.store.node import Node
 from tasks.store.packed import PackedCorpus
+from tasks.store.paths import Store
 from tasks.store.shard import NodeWriter, build_node
 from tests.flows.made import make_corpora
 from tests.flows.world import LENGTH, World, prose
@@ -110,6 +111,21 @@ def test_a_tree_tells_each_stage_once_with_its_files_last(trained: tuple[World, 
     assert stages == ["corpus", "packing", "tokenization", "dedup", "signatures", "filtering", "download"]
     assert sum(" file " in line for line in lines) == 3
     assert sum(" VERSION " in line and ", daptflow" in line for line in lines) == 10
+
+
+def test_a_data_set_s_commit_and_the_part_that_was_read_are_told(tmp_path: Path) -> None:
+    digest, commit = "ab" * 32, "12" * 20
+    node = Node(stage="download", version=1, config={}, inputs={"file-00000": f"{digest} row groups 0-3"})
+
+    def build(writer: NodeWriter) -> None:
+        writer.file("data.parquet", b"")
+        writer.details["sources"] = [f"hf://datasets/owner/name@{commit}/data/0.parquet"]
+
+    build_node(Store(str(tmp_path)), node, build, room="tasks.download", shard="00000")
+    (source,) = lineage(str(tmp_path / node.path))["sources"]
+    assert source["address"] == f"hf://datasets/owner/name@{commit}/data/0.parquet"
+    assert (source["revision"], source["digest"]) == (commit, digest)
+    assert source["part"] == "row groups 0-3"
 
 
 def test_a_step_s_documents_lead_to_the_lines_their_rows_were_made_of(

@@ -4,6 +4,8 @@ from typing import Any
 
 from tasks.report.cells import Cell, Table
 from tasks.report.config import ReportFacts
+from tasks.report.files import make_report
+from tasks.report.page import render_html
 from tasks.report.scores import previous_table, scores_table
 
 DELTA = {"stderr": 0.006, "p": 0.002, "p_holm": 0.004, "pairs": 1267}
@@ -79,3 +81,7 @@ def test_what_a_milestone_changed_against_the_one_before_is_a_table_of_its_own(
     assert rows["arc_easy"][1].kind == "inseparable"
     assert rows["bits_per_byte.domain"][1].kind == "gain"
     assert rows["bits_per_byte.domain"][0].text == "Bits per byte, domain"
+    assert list(rows) == ["bits_per_byte.domain", "arc_easy"], "slices first, as among the scores"
+    for milestone in facts_json["milestones"]:
+        milestone["curve"] = []
+    assert table.title in render_html(make_report(ReportFacts.model_validate(facts_json)))
