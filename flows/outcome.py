@@ -30,6 +30,7 @@ NOTHING_DONE: JSON = {
     "base": None,
     "failed": [],
     "report": None,
+    "forgetting": [],
 }
 """The `run --json` object of a run that failed before it began."""
 LEGS = ("corpus", "train", "evaluate", "report")

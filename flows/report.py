@@ -12,6 +12,7 @@ from prefect import flow, tags
 
 from flows.chain import DOMAIN, GENERAL, Walk, room_of
 from flows.differences import compare_units
+from flows.forgetting import losses_of
 from flows.milestones import (
     BITS,
     Model,
@@ -76,6 +77,7 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
     base_units = evaluation_nodes(resolved, base, walks, corpora[0])
     used_stages = stages_used(resolved, walks).items()
     base_scores, base_manifests = _scores(resolved, base_units)
+    losses = losses_of(resolved, walks=walks)
     return {
         "recipe": {
             "name": recipe.name,
@@ -97,6 +99,7 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
             _milestone(
                 resolved, model, corpus, base_units, evaluation_nodes(resolved, model, walks, corpora[0])
             )
+            | {"losses": [loss.model_dump(mode="json") for loss in losses if loss.milestone == model.label]}
             for model, corpus in zip(models, corpora, strict=True)
         ],
         "sources": [

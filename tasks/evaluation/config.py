@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from tasks.store.config import StageConfig
+from tasks.store.config import StageConfig, how
 from tasks.store.json import JSON
 from tasks.store.node import Node
 
@@ -42,6 +42,12 @@ def _require_names(names: list[str]) -> list[str]:
     return names
 
 
+def _require_loss(loss: float) -> float:
+    if loss < 0:
+        raise ValueError(f"{loss:g} is no loss; expected 0 or more, and 0 allows none")
+    return loss
+
+
 class EvaluationConfig(StageConfig):
     """What is measured on the base and on every milestone, besides the held-out slices."""
 
@@ -53,6 +59,10 @@ class EvaluationConfig(StageConfig):
 
     num_fewshot: int = Field(OWN_FEWSHOT, ge=-1)
     """Examples before each question; -1: what the benchmark's own definition says (for most: none)."""
+
+    tolerance: dict[str, Annotated[float, AfterValidator(_require_loss)]] = how({})
+    """The largest loss allowed against the base: of a benchmark, by its name, in accuracy; of a held-out
+    slice (domain, general) as relative growth of bits per byte. A run that loses more ends with 4."""
 
 
 class BenchmarkUnit(StageConfig):

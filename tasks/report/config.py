@@ -6,7 +6,7 @@ filled in by guessing.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
@@ -166,6 +166,36 @@ class GroupChange(Facts):
     """Those of the group that were evaluated."""
 
 
+class Loss(Facts):
+    """What a milestone lost on one metric that has a tolerance, negative where it gained.
+
+    It is beyond the tolerance when its whole 95 % interval is: then it is surely more than what is allowed,
+    not just more than nothing, and a model that loses just what is allowed is stopped once in forty.
+    """
+
+    milestone: str
+    """As people write it."""
+    metric: str
+    """A benchmark's name, or that of a held-out slice."""
+    base: float
+    score: float
+    loss: float
+    """Of a benchmark in accuracy, of a slice the relative growth of bits per byte."""
+    low: float
+    high: float
+    tolerance: float
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether it is of bits per byte."""
+        return self.metric in get_args(Corpus)
+
+    @property
+    def beyond(self) -> bool:
+        """Whether it is surely more than is allowed."""
+        return self.low > self.tolerance
+
+
 class BaseFacts(Facts):
     """The model before training."""
 
@@ -220,6 +250,8 @@ class MilestoneFacts(Facts):
     """Against the milestone before; empty for the first."""
     groups: dict[str, GroupChange] = {}
     """Against the base, by the group's name."""
+    losses: list[Loss] = []
+    """What has a tolerance."""
     evaluation_seconds: float | None = None
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 from tasks.report.config import ReportFacts
 from tasks.report.figures import draw
+from tasks.report.forgetting import beyond
 from tasks.report.page import Report, about, render_html, render_markdown
 from tasks.report.tables import make_tables
 from tasks.report.verdict import judge
@@ -28,6 +29,10 @@ def build_report(writer: NodeWriter) -> None:
     writer.file("report.html", render_html(report).encode())
     writer.details = {
         "verdict": list(report.verdict.sentences),
+        "forgetting": [
+            loss.model_dump(mode="json")
+            for loss in beyond(loss for milestone in facts.milestones for loss in milestone.losses)
+        ],
         "kinds": {finding.metric: finding.kind for finding in report.verdict.findings},
     }
 
