@@ -23,6 +23,7 @@ from flows.milestones import (
     report_node_of,
 )
 from flows.outcome import Used, dropped_told, scores_of, stages_used, walks_of
+from flows.overlap import overlaps
 from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
 from flows.server import remember_run
@@ -115,6 +116,7 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
             }
             for corpus, source in resolved.sources.items()
         ],
+        "overlaps": overlaps(resolved, walks, corpora[0]),
         "lineage": _lineage(resolved, [base, *models], corpora),
     }
 

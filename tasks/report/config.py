@@ -264,6 +264,16 @@ class Prediction(Facts):
     happened: float | None = None
 
 
+class Overlap(Facts):
+    """What a held-out slice shares with the training text of the other corpus."""
+
+    corpus: Corpus
+    """Of the slice."""
+    documents: int
+    near: int
+    """Those of them that have a near-duplicate there."""
+
+
 class SourceFacts(Facts):
     """Where text came from."""
 
@@ -304,6 +314,8 @@ class ReportFacts(Facts):
     """Growing."""
     plan: list[Prediction] = []
     sources: list[SourceFacts] = []
+    overlaps: list[Overlap] = []
+    """None of a slice whose other corpus trains nothing."""
     lineage: Lineage = Lineage()
 
 
