@@ -187,6 +187,15 @@ class Recipe(StageConfig):
         return "adopted tokens have no text to measure; leave it out"
 
     @model_validator(mode="after")
+    def _slices_to_evaluate_at(self) -> Self:
+        if self.training.eval_at and not self.slices:
+            raise ValueError(
+                f"training.eval_at is {list(self.training.eval_at)}, and no held-out slice is measured: set "
+                "held_out.fraction, or leave eval_at out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _no_credentials(self) -> Self:
         for field, text in _texts(self.model_dump(mode="json"), ""):
             if found := credential_in(text):

@@ -28,6 +28,7 @@ from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
 from flows.server import remember_run
 from flows.shown import show_report, tags_of
+from flows.stability import stability
 from tasks.download.config import SourceConfig
 from tasks.report.task import write_report
 from tasks.settings import Settings
@@ -100,6 +101,7 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
             _milestone(
                 resolved, model, corpus, base_units, evaluation_nodes(resolved, model, walks, corpora[0])
             )
+            | {"stability": stability(resolved, model, walks, corpora[0])}
             | {"losses": [loss.model_dump(mode="json") for loss in losses if loss.milestone == model.label]}
             for model, corpus in zip(models, corpora, strict=True)
         ],

@@ -94,6 +94,8 @@ class HeldOutUnit(StageConfig):
     """Tokens a window; the model's own limit where that is smaller."""
     eos_id: int = Field(ge=0)
     """The token before a document's first, as in the packed rows."""
+    step: int = 0
+    """Of the model's training, whose weights it kept; 0: the final ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class EvaluatedModel:
     """A model as an evaluation sees it. Digests are identity, addresses say where to find it.
 
     An address is {"folder", "reference", "revision"} of a resolved model or tokenizer
-    (`tasks.store.models`), or {"node": path} of one made here.
+    (`tasks.store.models`), or {"node": path} of one made here, with "inside" for a folder of that node.
     """
 
     digest: str
@@ -171,6 +173,24 @@ def held_out_node(
             **_reads(model),
             "slice": [{"download": download.path, "dedup": dedup.path} for download, dedup in shards],
         },
+    )
+
+
+def at_step(unit: Node, step: int, *, inside: str) -> Node:
+    """The same slice under the same model as it was at a step of its training.
+
+    Args:
+        unit: of the final model, one that was trained here.
+        step: steps done.
+        inside: the folder of the training's node that has the model of that step.
+    """
+    model = {**unit.reads["model"], "inside": inside}
+    return Node(
+        stage=unit.stage,
+        version=unit.version,
+        config={**unit.config, "step": step},
+        inputs=unit.inputs,
+        reads={**unit.reads, "model": model},
     )
 
 

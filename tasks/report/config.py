@@ -224,6 +224,32 @@ class CurvePoint(Facts):
         return [self.step, self.tokens, self.loss, self.learning_rate, self.grad_norm]
 
 
+class StabilityPoint(Facts):
+    """A slice at a moment of a training."""
+
+    fraction: float
+    """Of the milestone's steps."""
+    tokens: int
+    """Trained on for this milestone until then."""
+    bits_per_byte: float
+    low: float | None = None
+    """Of the change since the first point, with `high` its 95 % interval; None: the first, or not paired."""
+    high: float | None = None
+
+
+class Stability(Facts):
+    """How a slice fared on the way from the model that a milestone started from to its own."""
+
+    points: list[StabilityPoint]
+    """Growing; the first is what training started from, the last the model."""
+    dip: float | None
+    """The fraction where the slice was worst; None: nowhere worse than at the start."""
+    depth: float
+    """Bits per byte that it was worse there than at the start."""
+    recovery: float | None
+    """Share of the depth that was regained by the end, above 1: better than at the start; None: no dip."""
+
+
 class MilestoneFacts(Facts):
     """One budget: its corpus, its training, its scores."""
 
@@ -252,6 +278,8 @@ class MilestoneFacts(Facts):
     """Against the base, by the group's name."""
     losses: list[Loss] = []
     """What has a tolerance."""
+    stability: dict[Corpus, Stability] = {}
+    """By slice; empty where the recipe evaluates the end alone."""
     evaluation_seconds: float | None = None
 
 

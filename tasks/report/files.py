@@ -11,6 +11,7 @@ from tasks.report.config import ReportFacts
 from tasks.report.figures import draw
 from tasks.report.forgetting import beyond
 from tasks.report.page import Report, about, render_html, render_markdown
+from tasks.report.stability import draw_stability
 from tasks.report.tables import make_tables
 from tasks.report.verdict import judge
 from tasks.store.json import JSON
@@ -39,7 +40,7 @@ def build_report(writer: NodeWriter) -> None:
 
 def make_report(facts: ReportFacts) -> Report:
     """Judge the facts, table them, draw them."""
-    drawings = {drawing.name: drawing for drawing in draw(facts)}
+    drawings = {drawing.name: drawing for drawing in [*draw(facts), *draw_stability(facts.milestones)]}
     return Report(facts=facts, verdict=judge(facts), tables=make_tables(facts), drawings=drawings)
 
 
