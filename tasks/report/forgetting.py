@@ -1,8 +1,9 @@
 """Losses that have a tolerance, in words: the command line, the report and runs on a server say the same."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tasks.report.config import Loss
+from tasks.report.numbers import decimal_text
 
 
 def beyond(losses: Iterable[Loss]) -> list[Loss]:
@@ -11,16 +12,23 @@ def beyond(losses: Iterable[Loss]) -> list[Loss]:
 
 
 def sentence(loss: Loss) -> str:
-    """One sentence: what was lost, how sure that is, and what is allowed."""
-    if loss.is_slice:
-        what, amount = "bits per byte", "{:+.2%}"
-    else:
-        what, amount = "accuracy", "{:+.4f}"
-    sign = 1 if loss.is_slice else -1  # a loss of accuracy is told as a fall
-    ends = sorted((sign * loss.low, sign * loss.high))
-    low, high = (amount.format(end) for end in ends)
+    """What was lost, how sure that is, and what is allowed, without the full stop."""
+    what = "bits per byte" if loss.is_slice else "accuracy"
+    low, high = sorted((loss.low, loss.high), key=_signed(loss))
     return (
-        f"after {loss.milestone} tokens, {loss.metric}: {what} went from {loss.base:.4f} to "
-        f"{loss.score:.4f}, {amount.format(sign * loss.loss)} (95% interval {low} to {high}), "
-        f"beyond the {amount.format(sign * loss.tolerance)} allowed"
+        f"{loss.metric}: {what} went from {decimal_text(loss.base, 4)} to {decimal_text(loss.score, 4)} "
+        f"after {loss.milestone} tokens, {_change(loss, loss.loss)} (95% interval {_change(loss, low)} to "
+        f"{_change(loss, high)}), beyond the {_change(loss, loss.tolerance)} allowed"
     )
+
+
+def _signed(loss: Loss) -> Callable[[float], float]:
+    """A loss as the change that it is: growth of bits per byte, a fall of accuracy."""
+    return float.__pos__ if loss.is_slice else float.__neg__
+
+
+def _change(loss: Loss, value: float) -> str:
+    change = _signed(loss)(value)
+    if loss.is_slice:
+        return f"{decimal_text(100 * change, 2, sign=True)}%"
+    return decimal_text(change, 4, sign=True)

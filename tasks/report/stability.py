@@ -71,8 +71,8 @@ def draw_stability(milestones: Sequence[MilestoneFacts]) -> list[Drawing]:
 def _told(line: JSON) -> str:
     """The gap of one line in a sentence."""
     if line["dip"] is None:
-        return f"{line['label'].capitalize()}: never worse than at the start."
+        return f"{line['label']}: never worse than at the start."
     return (
-        f"{line['label'].capitalize()}: worst after {percent_text(line['dip'])} of the steps, by "
+        f"{line['label']}: worst after {percent_text(line['dip'])} of the steps, by "
         f"{decimal_text(line['depth'], 3)}, of which {line['recovery']:.0%} was regained by the end."
     )
