@@ -10,9 +10,9 @@ import importlib.metadata
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from tasks.store.config import StageConfig, how
 from tasks.store.json import JSON
@@ -28,6 +28,12 @@ ALL_ITEMS = 0
 """`limit` for all items of a benchmark."""
 OWN_FEWSHOT = -1
 """`num_fewshot` for what the benchmark's own definition says."""
+
+GROUPS = {
+    "educational": ["mmlu", "arc_challenge", "arc_easy", "hellaswag"],
+    "general": ["winogrande", "boolq", "piqa"],
+}
+"""Benchmarks near to educational text and others: what is told together unless the recipe says otherwise."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+:-]*")
 
@@ -63,6 +69,24 @@ class EvaluationConfig(StageConfig):
     tolerance: dict[str, Annotated[float, AfterValidator(_require_loss)]] = how({})
     """The largest loss allowed against the base: of a benchmark, by its name, in accuracy; of a held-out
     slice (domain, general) as relative growth of bits per byte. A run that loses more ends with 4."""
+
+    groups: dict[str, list[str]] = how(GROUPS)
+    """Benchmarks whose unweighted mean is told too, by the group's name; those not evaluated do not count."""
+
+    @model_validator(mode="after")
+    def _groups_of_benchmarks(self) -> Self:
+        known = {*self.benchmarks, *(name for members in GROUPS.values() for name in members)}
+        for group, members in self.groups.items():
+            unknown = [repr(name) for name in members if name not in known]
+            if unknown:
+                them = "it" if len(unknown) == 1 else "them"
+                raise ValueError(
+                    f"groups.{group} names {', '.join(unknown)}, which benchmarks does not list; "
+                    f"add {them} there, or leave {them} out of the group"
+                )
+            if not members or len(set(members)) < len(members):
+                raise ValueError(f"groups.{group} is {members}; expected one benchmark or more, each once")
+        return self
 
 
 class BenchmarkUnit(StageConfig):

@@ -14,7 +14,7 @@ from tasks.store.json import JSON
 from tasks.store.node import Node
 
 STAGE = "report"
-VERSION = 1
+VERSION = 2
 
 BITS = "bits_per_byte"
 """The key of the held-out measure among the scores; a slice of it is named `bits_per_byte.domain`."""

@@ -61,6 +61,12 @@ def percent_text(fraction: float | None) -> str:
     return "< 0.1%" if 0 < fraction < 0.001 else f"{100 * fraction:.1f}%"
 
 
+def p_text(p: float) -> str:
+    """A probability under chance alone: p = 0.034; what is tiny as p < 0.001."""
+    told = "< 0.001" if p < 0.001 else f"= {p:.3f}"
+    return f"p{NO_BREAK}{told}".replace(" ", NO_BREAK)
+
+
 def _three(value: float) -> str:
     size = abs(value)
     digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.9995 or size == 0 else 3

@@ -1,19 +1,40 @@
-"""The scores table: a row a metric, the base, then every milestone with its change. Pure."""
+"""The tables of scores: a row a metric, the base, then every milestone with its change. Pure."""
 
 from tasks.report.cells import Cell, Column, Table
-from tasks.report.config import BITS, BenchmarkScore, MilestoneFacts, ReportFacts
-from tasks.report.numbers import NO_BREAK, NOTHING, count_text, decimal_text
-from tasks.report.verdict import kind_of
+from tasks.report.config import (
+    BITS,
+    BenchmarkScore,
+    Corpus,
+    Delta,
+    GroupChange,
+    HeldOutScore,
+    ReportFacts,
+)
+from tasks.report.flags import flags_of
+from tasks.report.numbers import NO_BREAK, NOTHING, count_text, decimal_text, p_text
+from tasks.report.verdict import ALPHA, PLACES, kind_of
 from tasks.store.tokens import format_tokens
+
+_RULE = (
+    "p is corrected (Holm) for all metrics of the column. A change is called a gain or a loss only where its "
+    f"interval leaves out 0 and its corrected p is below {ALPHA:g}."
+)
+_TESTS = "p: of benchmarks McNemar's exact one, of bits per byte by a bootstrap over documents."
+_SMALLEST = (
+    "The smallest difference a benchmark could show: the true one that 80% of runs would have found, by its "
+    "items and by how many of them changed, before any correction."
+)
+_UNMEASURED = Cell(NOTHING, note="not measured")
 
 
 def scores_table(facts: ReportFacts) -> Table:
-    """A row a metric: the base, then every milestone with its change and 95% interval."""
+    """A row a metric: the base, then every milestone with its change, 95% interval and corrected p."""
     models = [milestone.scores for milestone in facts.milestones]
     if facts.base:
         models.insert(0, facts.base.scores)
-    slices = [c for c in ("domain", "general") if any(c in scores.bits_per_byte for scores in models)]
+    slices = [c for c in PLACES if any(c in scores.bits_per_byte for scores in models)]
     benchmarks = list(dict.fromkeys(name for scores in models for name in scores.benchmarks))
+    groups = list(dict.fromkeys(name for milestone in facts.milestones for name in milestone.groups))
     columns = [Column("Metric", numeric=False)]
     if facts.base:
         columns.append(Column("Base"))
@@ -21,44 +42,71 @@ def scores_table(facts: ReportFacts) -> Table:
         columns.append(Column(f"{format_tokens(milestone.budget)} tokens"))
         if facts.base:
             columns.append(Column("Change (95%)"))
-    rows = [_slice_row(facts, corpus) for corpus in slices] + [_benchmark_row(facts, n) for n in benchmarks]
+    rows = [_slice_row(facts, corpus) for corpus in slices]
+    rows += [_benchmark_row(facts, name) for name in benchmarks]
+    rows += [_group_row(facts, name) for name in groups]
     notes = []
     if slices:
         notes.append("Bits per byte: on documents held out from training; lower is better.")
     if benchmarks:
         notes.append(
             "Benchmarks: score ± standard error; higher is better. At chance: guessing does as well, "
-            "within 1.96 standard errors."
+            "within 1.96 standard errors; below chance: it does better."
+        )
+    if groups:
+        notes.append(
+            "Mean: unweighted, of a group's benchmarks; its interval and p by a bootstrap over the items of "
+            "each, p corrected for the groups."
         )
     if facts.base:
-        notes.append(
-            "Change: milestone minus base on the same items, with a 95% interval. "
-            "One that contains 0 is called neither a gain nor a loss."
-        )
+        notes.append(f"Change: milestone minus base on the same items, with a 95% interval. {_TESTS} {_RULE}")
+        if benchmarks:
+            notes.append(_SMALLEST)
     return Table("scores", "Scores", tuple(columns), tuple(rows), tuple(notes))
 
 
-def _slice_row(facts: ReportFacts, corpus: str) -> tuple[Cell, ...]:
-    base = facts.base.scores.bits_per_byte.get(corpus) if facts.base else None  # type: ignore[call-overload]
-    after = [m.scores.bits_per_byte.get(corpus) for m in facts.milestones]  # type: ignore[call-overload]
+def previous_table(facts: ReportFacts) -> Table:
+    """A row a metric: what each milestone changed against the one before; no rows where there is none."""
+    columns = [Column("Metric", numeric=False)]
+    later = []
+    for before, milestone in zip(facts.milestones, facts.milestones[1:], strict=False):
+        if milestone.previous:
+            columns.append(
+                Column(f"{format_tokens(before.budget)} → {format_tokens(milestone.budget)} (95%)")
+            )
+            later.append(milestone)
+    rows = []
+    for metric in dict.fromkeys(name for milestone in later for name in milestone.previous):
+        name, lower = _named(metric)
+        deltas = [milestone.previous.get(metric) for milestone in later]
+        changes = [
+            _change(delta, digits=3 if lower else 4, has_both=False, lower_is_better=lower)
+            for delta in deltas
+        ]
+        rows.append((Cell(name, metric), *changes))
+    note = f"A milestone minus the one before, on the same items, with a 95% interval. {_TESTS} {_RULE}"
+    return Table("previous", "What each milestone changed", tuple(columns), tuple(rows), (note,))
+
+
+def _named(metric: str) -> tuple[str, bool]:
+    """How a metric is written, and whether lower is better."""
+    kind, _, corpus = metric.partition(".")
+    return (f"Bits per byte, {corpus}", True) if kind == BITS and corpus else (metric, False)
+
+
+def _slice_row(facts: ReportFacts, corpus: Corpus) -> tuple[Cell, ...]:
+    base = facts.base.scores.bits_per_byte.get(corpus) if facts.base else None
+    after = [m.scores.bits_per_byte.get(corpus) for m in facts.milestones]
     known = [score for score in (base, *after) if score is not None]
     items = next((score.documents for score in known if score.documents is not None), None)
     about = f"{count_text(items)} documents" if items is not None else ""
-    cells = [Cell(f"Bits per byte, {corpus}", f"{BITS}.{corpus}", about)]
-    if facts.base:
-        cells.append(_bits(base and base.bits_per_byte))
-    for milestone, score in zip(facts.milestones, after, strict=True):
-        cells.append(_bits(score and score.bits_per_byte))
-        if facts.base:
-            both = base is not None and score is not None
-            cells.append(
-                _change(milestone, f"{BITS}.{corpus}", digits=3, has_both=both, lower_is_better=True)
-            )
-    return tuple(cells)
+    metric = f"{BITS}.{corpus}"
+    head = Cell(_named(metric)[0], metric, about)
+    return _row(facts, head, _bits(base), [*map(_bits, after)], digits=3, lower_is_better=True)
 
 
-def _bits(value: float | None) -> Cell:
-    return Cell(decimal_text(value, 3), value, "" if value is not None else "not measured")
+def _bits(score: HeldOutScore | None) -> Cell:
+    return Cell(decimal_text(score.bits_per_byte, 3), score.bits_per_byte) if score else _UNMEASURED
 
 
 def _benchmark_row(facts: ReportFacts, name: str) -> tuple[Cell, ...]:
@@ -73,39 +121,66 @@ def _benchmark_row(facts: ReportFacts, name: str) -> tuple[Cell, ...]:
         about.append(f"{count_text(items)} items")
     if chance is not None:
         about.append(f"chance {decimal_text(chance, 3)}")
-    cells = [Cell(name, name, ", ".join(about))]
-    scored = ([base] if facts.base else []) + after
-    for number, score in enumerate(scored):
-        if score is None:
-            cells.append(Cell(NOTHING, note="not measured"))
-        else:
-            cells.append(Cell(decimal_text(score.score, 4), score.score, _error(score, chance)))
-        if facts.base and number:
-            both = base is not None and score is not None
-            milestone = facts.milestones[number - 1]
-            cells.append(_change(milestone, name, digits=4, has_both=both, lower_is_better=False))
+    head = Cell(name, name, ", ".join(about))
+    return _row(facts, head, _score(base), [*map(_score, after)], digits=4, lower_is_better=False)
+
+
+def _score(score: BenchmarkScore | None) -> Cell:
+    if score is None:
+        return _UNMEASURED
+    error = [] if score.stderr is None else [f"±{NO_BREAK}{decimal_text(score.stderr, 4)}"]
+    flags = [flag.replace(" ", NO_BREAK, 1) for flag in flags_of(score)]
+    return Cell(decimal_text(score.score, 4), score.score, ", ".join(error + flags))
+
+
+def _row(
+    facts: ReportFacts, head: Cell, base: Cell, after: list[Cell], *, digits: int, lower_is_better: bool
+) -> tuple[Cell, ...]:
+    """A metric's row: of `head`, whose value names the metric, the base's cell and the milestones'."""
+    cells = [head]
+    if facts.base:
+        cells.append(base)
+    for milestone, score in zip(facts.milestones, after, strict=True):
+        cells.append(score)
+        if facts.base:
+            both = base.value is not None and score.value is not None
+            delta = milestone.deltas.get(str(head.value))
+            cells.append(_change(delta, digits=digits, has_both=both, lower_is_better=lower_is_better))
     return tuple(cells)
 
 
-def _error(score: BenchmarkScore, chance: float | None) -> str:
-    """The standard error, and whether guessing would do as well (chance within 1.96 of it)."""
-    if score.stderr is None:
-        return ""
-    told = f"±{NO_BREAK}{decimal_text(score.stderr, 4)}"
-    at_chance = chance is not None and abs(score.score - chance) <= 1.96 * score.stderr
-    return f"{told}, at{NO_BREAK}chance" if at_chance else told
+def _group_row(facts: ReportFacts, name: str) -> tuple[Cell, ...]:
+    changes = [milestone.groups.get(name) for milestone in facts.milestones]
+    known = [change for change in changes if change is not None]
+    cells = [Cell(f"Mean, {name}", f"mean.{name}", ", ".join(known[0].benchmarks))]
+    if facts.base:
+        cells.append(Cell(decimal_text(known[0].base, 4), known[0].base))
+    for change in changes:
+        cells.append(Cell(decimal_text(change.score, 4), change.score) if change else _UNMEASURED)
+        if facts.base:
+            cells.append(_change(change, digits=4, has_both=False, lower_is_better=False))
+    return tuple(cells)
 
 
-def _change(
-    milestone: MilestoneFacts, metric: str, *, digits: int, has_both: bool, lower_is_better: bool
-) -> Cell:
-    delta = milestone.deltas.get(metric)
+def _change(delta: Delta | GroupChange | None, *, digits: int, has_both: bool, lower_is_better: bool) -> Cell:
     kind = kind_of(delta=delta, has_both=has_both, lower_is_better=lower_is_better)
     if delta is None:
         return Cell(NOTHING, note=kind, kind=kind)
-    told = "not separable" if kind == "inseparable" else kind
-    low, high = (decimal_text(bound, digits, sign=True) for bound in (delta.low, delta.high))
-    text = decimal_text(delta.difference, digits, sign=True)
-    return Cell(
-        text, delta.difference, f"{low}{NO_BREAK}to{NO_BREAK}{high}, {told.replace(' ', NO_BREAK)}", kind
-    )
+    told = [_interval(delta.low, delta.high, digits)]
+    if isinstance(delta, GroupChange) and delta.relative is not None:
+        low, high = _percent(delta.relative_low), _percent(delta.relative_high)
+        told.append(f"{_percent(delta.relative)} ({low}{NO_BREAK}to{NO_BREAK}{high})")
+    told.append(f"corrected {p_text(delta.p_holm)}")
+    told.append("not separable".replace(" ", NO_BREAK) if kind == "inseparable" else kind)
+    if kind == "inseparable" and isinstance(delta, Delta) and delta.smallest is not None:
+        shown = decimal_text(delta.smallest, digits)
+        told[-1] += f" (smallest difference this benchmark could show: {shown})"
+    return Cell(decimal_text(delta.difference, digits, sign=True), delta.difference, ", ".join(told), kind)
+
+
+def _interval(low: float, high: float, digits: int) -> str:
+    return f"{NO_BREAK}to{NO_BREAK}".join(decimal_text(bound, digits, sign=True) for bound in (low, high))
+
+
+def _percent(fraction: float | None) -> str:
+    return NOTHING if fraction is None else f"{decimal_text(100 * fraction, 1, sign=True)}%"

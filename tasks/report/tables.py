@@ -11,7 +11,7 @@ from tasks.report.numbers import (
     percent_text,
     short_text,
 )
-from tasks.report.scores import scores_table
+from tasks.report.scores import previous_table, scores_table
 from tasks.report.slices import overlap_table
 from tasks.store.tokens import format_tokens
 
@@ -20,6 +20,7 @@ def make_tables(facts: ReportFacts) -> dict[str, Table]:
     """All tables that have something to tell, by name."""
     tables = (
         scores_table(facts),
+        previous_table(facts),
         milestones_table(facts.milestones),
         funnel_table(facts.funnel),
         drops_table(facts.funnel),

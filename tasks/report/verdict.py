@@ -1,18 +1,23 @@
 """The verdict: what was gained on the domain, what was lost on the general slice, and what cannot be said.
 
-A difference whose 95% interval contains 0 is neither a gain nor a loss; one without an interval is shown and
-claims nothing; what was not measured is said to be so. Pure.
+A difference is a gain or a loss where its 95% interval leaves out 0 and its p, corrected for all metrics
+compared, is below .05; one without an interval is shown and claims nothing; what was not measured is said to
+be so. Pure.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 from tasks.report import forgetting
-from tasks.report.config import BITS, Corpus, Delta, MilestoneFacts, ReportFacts
-from tasks.report.numbers import decimal_text
+from tasks.report.config import BITS, Corpus, Delta, GroupChange, MilestoneFacts, ReportFacts
+from tasks.report.flags import says_little
+from tasks.report.numbers import decimal_text, p_text
 from tasks.store.tokens import format_tokens
 
 Kind = Literal["gain", "loss", "inseparable", "no interval", "not measured"]
+
+ALPHA = 0.05
+"""Of a whole comparison: in so many of them, were there no difference at all, anything is called one."""
 
 PLACES: dict[Corpus, str] = {"domain": "On the domain", "general": "On the general slice"}
 
@@ -54,17 +59,17 @@ def judge(facts: ReportFacts) -> Verdict:
     return Verdict(tuple(sentences), findings, _benchmarks_sentence(facts, last))
 
 
-def kind_of(*, delta: Delta | None, has_both: bool, lower_is_better: bool) -> Kind:
+def kind_of(*, delta: Delta | GroupChange | None, has_both: bool, lower_is_better: bool) -> Kind:
     """Whether a difference may be called a gain or a loss.
 
     Args:
-        delta: milestone minus base, with its interval.
+        delta: milestone minus base, with its interval and corrected p.
         has_both: the base and the milestone have a score.
         lower_is_better: bits per byte.
     """
     if delta is None:
         return "no interval" if has_both else "not measured"
-    if delta.low <= 0 <= delta.high:
+    if delta.p_holm >= ALPHA or delta.low <= 0 <= delta.high:
         return "inseparable"
     return "gain" if (delta.difference < 0) == lower_is_better else "loss"
 
@@ -82,7 +87,8 @@ def _slice_finding(facts: ReportFacts, last: MilestoneFacts, corpus: Corpus) -> 
     if delta is not None:
         change = (
             f"{decimal_text(delta.difference, 3, sign=True)} bits per byte (95% interval "
-            f"{decimal_text(delta.low, 3, sign=True)} to {decimal_text(delta.high, 3, sign=True)})"
+            f"{decimal_text(delta.low, 3, sign=True)} to {decimal_text(delta.high, 3, sign=True)}, "
+            f"{p_text(delta.p_holm)}{_corrected(last)})"
         )
         if before and after:
             change += f", from {decimal_text(base, 3)} to {decimal_text(score, 3)}"
@@ -98,6 +104,11 @@ def _slice_finding(facts: ReportFacts, last: MilestoneFacts, corpus: Corpus) -> 
     else:
         sentence = f"{place}, {told} {trained}: {change}."
     return Finding(metric, kind, base, score, delta, sentence)
+
+
+def _corrected(last: MilestoneFacts) -> str:
+    """What p was corrected for."""
+    return f" corrected for {len(last.deltas)} metrics" if len(last.deltas) > 1 else ""
 
 
 def _why(facts: ReportFacts, corpus: Corpus, last: MilestoneFacts) -> str:
@@ -129,4 +140,11 @@ def _benchmarks_sentence(facts: ReportFacts, last: MilestoneFacts) -> str:
         "not measured": "without a base score",
     }
     parts = [f"{kinds.count(kind)} {text}" for kind, text in told.items() if kind in kinds]
-    return f"Of {len(names)} benchmark{'s' if len(names) > 1 else ''} at this milestone: {', '.join(parts)}."
+    sentence = (
+        f"Of {len(names)} benchmark{'s' if len(names) > 1 else ''} at this milestone: {', '.join(parts)}"
+    )
+    sentence += f" (p below {ALPHA:g}{_corrected(last)})." if {"gain", "loss"} & set(kinds) else "."
+    blind = [name for name, score in names.items() if says_little(score)]
+    if blind:
+        sentence += f" No better than guessing or than always giving one answer: {', '.join(blind)}."
+    return sentence

@@ -3,9 +3,9 @@
     python -m tests.bench.forgetting [--keep FOLDER]
 
 Real text (`DAPT_TEST_DATA`): a Llama of 631k parameters is trained on general text, then continued on
-educational text at a high learning rate, without replay and with a quarter of general text. Both have the same
-tolerance. Each is a `dapt run` of its own; printed is what it ended with, the slices before and after with the
-interval of the change, and the stability gap on the way.
+educational text at a high learning rate, without replay and with a quarter of general text. Both have the
+same tolerance. Each is a `dapt run` of its own; printed is what it ended with, the slices before and after
+with the interval of the change, and the stability gap on the way.
 """
 
 import argparse

@@ -68,6 +68,13 @@ def test_held_out_identity_is_the_verdicts_in_order() -> None:
     assert len({node.fingerprint, *(other.fingerprint for other in others)}) == 6
 
 
+def test_groups_are_no_identity() -> None:
+    plain = EvaluationConfig(benchmarks=["piqa", "sciq"])
+    grouped = EvaluationConfig(benchmarks=["piqa", "sciq"], groups={"science": ["sciq", "arc_easy"]})
+    assert grouped.identity() == plain.identity()
+    assert benchmark_node(grouped, "piqa", BASE) == benchmark_node(plain, "piqa", BASE)
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
@@ -76,6 +83,9 @@ def test_held_out_identity_is_the_verdicts_in_order() -> None:
         ({"limit": -1}, "greater than or equal to 0"),
         ({"num_fewshot": -2}, "greater than or equal to -1"),
         ({"task": []}, "Extra inputs are not permitted"),
+        ({"groups": {"law": ["boolq", "lunch", "diner"]}}, "groups.law names 'lunch', 'diner', which"),
+        ({"groups": {"law": []}}, "groups.law is"),
+        ({"groups": {"law": ["boolq", "boolq"]}}, "each once"),
     ],
 )
 def test_a_bad_config_is_refused(given: dict[str, object], told: str) -> None:

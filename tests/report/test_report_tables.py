@@ -28,16 +28,6 @@ def test_tables_with_nothing_to_tell_are_left_out(facts_json: dict[str, Any]) ->
     assert tables_of(bare) == {}
 
 
-def test_scores_name_gain_loss_and_chance_in_words(facts_json: dict[str, Any]) -> None:
-    rows = {row[0].value: row for row in tables_of(facts_json)["scores"].rows}
-    assert rows["bits_per_byte.domain"][3].note.endswith("gain")
-    assert rows["bits_per_byte.general"][3].note.endswith("loss")
-    assert rows["coin"][3].kind == "inseparable"
-    assert "at\N{NO-BREAK SPACE}chance" in rows["coin"][1].note
-    assert "chance" not in rows["arc_easy"][1].note
-    assert rows["coin"][4].note == "not measured"
-
-
 def test_documents_that_are_unaccounted_for_are_told(facts_json: dict[str, Any]) -> None:
     assert tables_of(facts_json)["funnel"].notes == ("In = kept + dropped holds in every row.",)
     facts_json["funnel"][1]["documents_out"] -= 1

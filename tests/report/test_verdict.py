@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tasks.report.config import Delta, ReportFacts
 from tasks.report.verdict import Verdict, judge, kind_of
@@ -31,12 +33,13 @@ def test_an_interval_that_contains_zero_is_neither_gain_nor_loss(
 
 
 def test_gain_and_loss_are_told_with_their_intervals_in_two_sentences(facts_json: dict[str, Any]) -> None:
-    assert verdict_of(facts_json).sentences == (
-        "On the domain, the model gained after 12M tokens: \N{MINUS SIGN}0.913 bits per byte "
-        "(95% interval \N{MINUS SIGN}1.031 to \N{MINUS SIGN}0.795), from 3.023 to 2.110.",
+    told = [sentence.replace("\N{MINUS SIGN}", "-") for sentence in verdict_of(facts_json).sentences]
+    assert [sentence.replace("\N{NO-BREAK SPACE}", " ") for sentence in told] == [
+        "On the domain, the model gained after 12M tokens: -0.913 bits per byte "
+        "(95% interval -1.031 to -0.795, p = 0.004 corrected for 3 metrics), from 3.023 to 2.110.",
         "On the general slice, the model lost after 12M tokens: +0.282 bits per byte "
-        "(95% interval +0.260 to +0.304), from 2.177 to 2.459.",
-    )
+        "(95% interval +0.260 to +0.304, p = 0.004 corrected for 3 metrics), from 2.177 to 2.459.",
+    ]
 
 
 def test_what_cannot_be_told_from_chance_is_not_called_a_loss(facts_json: dict[str, Any]) -> None:
@@ -48,6 +51,24 @@ def test_what_cannot_be_told_from_chance_is_not_called_a_loss(facts_json: dict[s
     assert "no change can be told from chance" in sentence
     assert "lost" not in sentence
     assert "gained" not in sentence
+
+
+@pytest.mark.parametrize(("p_holm", "kind"), [(0.049, "gain"), (0.05, "inseparable"), (0.3, "inseparable")])
+def test_a_gain_needs_the_corrected_p_too(facts_json: dict[str, Any], p_holm: float, kind: str) -> None:
+    facts_json["milestones"][-1]["deltas"]["bits_per_byte.domain"]["p_holm"] = p_holm
+    verdict = verdict_of(facts_json)
+    assert verdict.findings[0].kind == kind
+    assert ("gained" in verdict.sentences[0]) == (kind == "gain")
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1), st.floats(0, 1), st.booleans())
+def test_nothing_is_claimed_whose_interval_contains_zero(a: float, b: float, p: float, lower: bool) -> None:
+    low, high = sorted((a, b))
+    delta = Delta(difference=(a + b) / 2, low=low, high=high, stderr=0.1, p=p, p_holm=p, pairs=9)
+    kind = kind_of(delta=delta, has_both=True, lower_is_better=lower)
+    assert (kind in ("gain", "loss")) == (p < 0.05 and not low <= 0 <= high)
+    if kind in ("gain", "loss"):
+        assert (kind == "gain") == ((low < 0) == lower)
 
 
 def test_a_difference_without_interval_claims_nothing(facts_json: dict[str, Any]) -> None:
@@ -91,5 +112,7 @@ def test_without_milestones_there_is_nothing_to_judge(facts_json: dict[str, Any]
 def test_benchmarks_are_counted_by_what_became_of_them(facts_json: dict[str, Any]) -> None:
     del facts_json["milestones"][1]
     assert verdict_of(facts_json).benchmarks == (
-        "Of 2 benchmarks at this milestone: 1 higher than the base, 1 not to be told from the base."
+        "Of 2 benchmarks at this milestone: 1 higher than the base, 1 not to be told from the base "
+        "(p below 0.05 corrected for 4 metrics). No better than guessing or than always giving one answer: "
+        "coin."
     )
