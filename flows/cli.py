@@ -136,9 +136,10 @@ def run(
             done, failure = outcome(resolved, until, {"made": []}, walks=walks), None
         losses = losses_of(resolved) if reaches(until, "evaluate") else []
         done["forgetting"] = [loss.model_dump(mode="json") for loss in beyond(losses)]
-        failure = failure or forgotten(losses)
-        for doubt in doubts(losses):
-            stderr.print(doubt, markup=False, highlight=False, soft_wrap=True)
+        if failure is None and reaches(until, "evaluate"):
+            failure = forgotten(losses)
+            for doubt in doubts(resolved.recipe, losses):
+                stderr.print(doubt, markup=False, highlight=False, soft_wrap=True)
     if as_json:
         print_json({**done, "error": str(failure) if failure else None})
     elif failure is None or isinstance(failure, Forgotten):

@@ -10,7 +10,7 @@ from flows.chain import DOMAIN, Walk
 from flows.differences import compare_units
 from flows.milestones import BITS, base_model, corpus_nodes, evaluation_nodes, milestone_models
 from flows.outcome import walks_of
-from flows.recipe import SLICES
+from flows.recipe import SLICES, Recipe
 from flows.resolve import Resolved
 from tasks.report.config import Loss
 from tasks.report.forgetting import beyond, sentence
@@ -89,7 +89,18 @@ def forgotten(losses: list[Loss]) -> Forgotten | None:
     return Forgotten("\n".join([*lines, kept]))
 
 
-def doubts(losses: list[Loss]) -> list[str]:
-    """Losses above the tolerance that are not surely so: too few documents or items to say."""
+def doubts(recipe: Recipe, losses: list[Loss]) -> list[str]:
+    """What a tolerance could not decide: too few documents or items to say.
+
+    Args:
+        recipe: that was run to its evaluation.
+        losses: `losses_of` it.
+    """
     unsure = [loss for loss in losses if not loss.beyond and loss.loss > loss.tolerance]
-    return [f"let pass, since its interval reaches what is allowed: {sentence(loss)}" for loss in unsure]
+    told = [f"let pass, since its interval reaches what is allowed: {sentence(loss)}" for loss in unsure]
+    judged = {loss.metric for loss in losses}
+    return told + [
+        f"not judged: evaluation.tolerance.{name}; base and milestones need two documents or items in common"
+        for name in recipe.evaluation.tolerance
+        if name not in judged
+    ]

@@ -12,7 +12,7 @@ from tests.flows.world import World
 
 pytestmark = [pytest.mark.train, pytest.mark.flow]
 
-TOLERANCE = "evaluation.tolerance.general=0.01"
+TOLERANCE = "evaluation.tolerance.domain=0.01"
 WORDS = ["run", "recipe.toml", "--set", 'budget.milestones=["5K"]', "--set", "training.learning_rate=3"]
 NO_SERVER = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
 
@@ -37,7 +37,7 @@ def test_the_run_says_first_what_it_forgot_and_ends_with_4(story: Story) -> None
     done = story.done
     assert done.code == 4, done.err
     first = done.out.splitlines()[0]
-    assert first.startswith("forgot: general: bits per byte went from ")
+    assert first.startswith("forgot: domain: bits per byte went from ")
     assert first.endswith("beyond the +1.00% allowed")
     assert f"error: {first}" in done.err
     assert "Traceback" not in done.err
@@ -48,7 +48,7 @@ def test_its_flow_ends_failed_in_a_state_of_its_own(story: Story) -> None:
     assert story.api.flow_runs("adapt gate") == {"adapt gate": ["Forgot"]}
     (run,) = story.api.ask("flow_runs/filter", {"flow_runs": {"name": {"any_": ["adapt gate"]}}})
     assert run["state_type"] == "FAILED"
-    assert run["state"]["message"].startswith("forgot: general: bits per byte")
+    assert run["state"]["message"].startswith("forgot: domain: bits per byte")
     others = story.api.flow_runs("train gate 5K", "evaluate gate 5K", "report gate")
     assert list(others.values()) == [["Completed"]] * 3
 
@@ -59,12 +59,12 @@ def test_run_again_it_makes_nothing_and_says_it_again(story: Story) -> None:
     assert "nothing to do" in again.err
     told = again.told
     (loss,) = told["forgetting"]
-    assert (loss["milestone"], loss["metric"], loss["tolerance"]) == ("5K", "general", 0.01)
+    assert (loss["milestone"], loss["metric"], loss["tolerance"]) == ("5K", "domain", 0.01)
     scores = told["milestones"][0]["scores"]["bits_per_byte"]
-    assert (loss["base"], loss["score"]) == (told["base"]["bits_per_byte"]["general"], scores["general"])
+    assert (loss["base"], loss["score"]) == (told["base"]["bits_per_byte"]["domain"], scores["domain"])
     assert loss["loss"] == pytest.approx(loss["score"] / loss["base"] - 1)
     assert 0.01 < loss["low"] < loss["loss"] < loss["high"]
-    assert told["error"].startswith("forgot: general")
+    assert told["error"].startswith("forgot: domain")
     assert Path(told["milestones"][0]["checkpoint"], "model.safetensors").exists(), "the model is kept"
 
 
@@ -73,13 +73,13 @@ def test_it_is_marked_where_one_looks(story: Story) -> None:
     status = dapt(world, "status", *words, "--json").told
     assert (status["failed"], status["missing"]) == ([], [])
     (loss,) = status["forgetting"]
-    assert dapt(world, "status", *words).out.startswith("forgot general: bits per byte went from")
+    assert dapt(world, "status", *words).out.startswith("forgot domain: bits per byte went from")
     (report,) = world.store.glob("report/*/*/report.json")
     verdict = json.loads(report.read_text())["verdict"]["sentences"]
-    assert verdict[0].startswith("It forgot more than its recipe allows: general: bits per byte")
+    assert verdict[0].startswith("It forgot more than its recipe allows: domain: bits per byte")
     (model,) = [p.parent for p in world.store.glob("training/*/*/losses.json")]
     assert dapt(world, "lineage", str(model), "--json").told["forgetting"] == [loss]
-    assert dapt(world, "lineage", str(model)).out.startswith("forgot: general: bits per byte went from")
+    assert dapt(world, "lineage", str(model)).out.startswith("forgot: domain: bits per byte went from")
 
 
 def test_a_leg_before_the_evaluation_judges_nothing(story: Story) -> None:
@@ -89,11 +89,13 @@ def test_a_leg_before_the_evaluation_judges_nothing(story: Story) -> None:
 
 
 def test_with_a_tolerance_that_it_keeps_it_is_done(story: Story) -> None:
-    """Only the report, which tells the tolerance, is made anew."""
-    words = [*WORDS, "--set", "name=gate", "--set", "evaluation.tolerance.general=1000", "--json"]
+    """Only the report, which tells the tolerance, is made anew; of one document nothing can be said."""
+    words = [*WORDS, "--set", "name=gate", "--set", "evaluation.tolerance.domain=1000", "--json"]
+    words += ["--set", "evaluation.tolerance.general=0"]
     done = dapt(story.world, *words, PREFECT_API_URL=story.api.url)
     assert done.code == 0, done.err
     assert {stage: t["computed"] for stage, t in done.told["stages"].items() if t["computed"]} == {
         "report": 1
     }
     assert done.told["forgetting"] == []
+    assert "not judged: evaluation.tolerance.general; base and milestones need two documents" in done.err

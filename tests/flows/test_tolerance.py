@@ -237,7 +237,7 @@ def test_a_loss_that_may_be_within_the_tolerance_is_let_pass_and_told(own: World
     measured(resolved, {}, {"base": 0.6, "5K": 0.54})
     losses = losses_of(resolved)
     assert forgotten(losses) is None
-    (said,) = doubts(losses)
+    (said,) = doubts(resolved.recipe, losses)
     assert said.startswith("let pass, since its interval reaches what is allowed: boolq: accuracy went from")
 
 
@@ -248,7 +248,7 @@ def test_what_stays_the_same_or_gets_better_is_no_loss_however_small_the_toleran
     losses = losses_of(resolved)
     assert [loss.loss for loss in losses if loss.milestone == "5K"] == [0.0, 0.0]
     assert all(loss.loss < 0 for loss in losses if loss.milestone == "11K")
-    assert (forgotten(losses), doubts(losses)) == (None, [])
+    assert (forgotten(losses), doubts(resolved.recipe, losses)) == (None, [])
 
 
 def test_nothing_is_judged_without_a_tolerance_or_before_it_is_measured(own: World) -> None:
