@@ -21,28 +21,30 @@ def stability(resolved: Resolved, model: Model, walks: dict[str, Walk], first_co
     """
     recipe, schedule = resolved.recipe, schedule_of(resolved, model.label)
     steps = schedule.measured(recipe.training.eval_at)
+    if not steps:
+        return {}
+    base = evaluation_nodes(resolved, base_model(resolved), walks, first_corpus)
+    units = all_units(resolved, model, walks, first_corpus)
+    trained = schedule.end - schedule.begin
     a_step = recipe.training.global_batch_sequences * recipe.packing.sequence_length
     found: JSON = {}
-    for corpus in recipe.slices if steps else []:
-        metric, points = f"{BITS}.{corpus}", list[JSON]()
-        base = evaluation_nodes(resolved, base_model(resolved), walks, first_corpus)[metric]
-        units = all_units(resolved, model, walks, first_corpus)
-        ends = {0: base, schedule.end: units[metric]}
+    for corpus in recipe.slices:
+        metric = f"{BITS}.{corpus}"
+        ends = {0: base[metric], schedule.end: units[metric]}
         nodes = [ends.get(step) or units[name_at(metric, step)] for step in steps]
-        for step, node in zip(steps, nodes, strict=True):
-            manifest = stands(resolved.store, node.path)
-            bits = manifest.details["bits_per_byte"] if manifest else None
-            if bits is None:
-                break
-            changes = compare_units(resolved.store, {metric: nodes[0]}, {metric: node}) if points else {}
-            ends_of = {end: changes[metric][end] for end in ("low", "high")} if changes else {}
-            trained = step - schedule.begin
-            fraction = trained / (schedule.end - schedule.begin)
-            points.append(
-                {"fraction": fraction, "tokens": trained * a_step, "bits_per_byte": bits, **ends_of}
-            )
-        if len(points) == len(steps):
-            found[corpus] = _with_gap(points)
+        manifests = [stands(resolved.store, node.path) for node in nodes]
+        measured = [manifest.details[BITS] for manifest in manifests if manifest]
+        if len(measured) < len(steps) or None in measured:  # an empty slice
+            continue
+        points: list[JSON] = []
+        for step, node, bits in zip(steps, nodes, measured, strict=True):
+            done = step - schedule.begin
+            point = {"fraction": done / trained, "tokens": done * a_step, "bits_per_byte": bits}
+            change = compare_units(resolved.store, {metric: nodes[0]}, {metric: node}).get(metric)
+            if change and points:
+                point |= {"low": change["low"], "high": change["high"]}
+            points.append(point)
+        found[corpus] = _with_gap(points)
     return found
 
 

@@ -24,11 +24,11 @@ RUNS = (("no replay", 0.0), ("a quarter is replayed", 0.25))
 TRAINING = (
     'global_batch_sequences = 8\nbetas = [0.9, 0.95]\nweight_decay = 0.01\nprecision = "fp32"\nzero_stage = 1'
 )
-COMMON = "[packing]\nsequence_length = 256\n[held_out]\nfraction = 0.1\nmax_documents = 150\n"
+COMMON = "[packing]\nsequence_length = 256\n[held_out]\nfraction = 0.1\nmax_documents = 60\n"
 BASE = f"""\
 name = "base"
 [budget]
-milestones = ["600K"]
+milestones = ["300K"]
 [download]
 files = ["{DATA}/general/*.parquet"]
 shard_bytes = "4MB"
@@ -43,7 +43,7 @@ learning_rate = 3e-3
 CONTINUED = f"""\
 name = "continued"
 [budget]
-milestones = ["300K"]
+milestones = ["150K"]
 [download]
 files = ["{DATA}/edu/*.parquet"]
 shard_bytes = "4MB"
@@ -54,7 +54,7 @@ shard_bytes = "4MB"
 [training]
 base_model = "recipe:base.toml"
 learning_rate = 6e-3
-eval_at = [0, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1]
+eval_at = [0, 0.05, 0.25, 1]
 {TRAINING}
 [evaluation.tolerance]
 general = {TOLERANCE}
