@@ -1,12 +1,16 @@
 """A run that forgets on purpose: stopped by its tolerance, its model kept and marked."""
 
+import io
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from flows.inspect import print_status, status
+from flows.lineage import lineage, print_lineage
 from tests.flows.commands import Api, Done, dapt
 from tests.flows.world import World
 
@@ -69,17 +73,23 @@ def test_run_again_it_makes_nothing_and_says_it_again(story: Story) -> None:
 
 
 def test_it_is_marked_where_one_looks(story: Story) -> None:
-    world, words = story.world, [*WORDS[1:], "--set", "name=gate", "--set", TOLERANCE]
-    status = dapt(world, "status", *words, "--json").told
-    assert (status["failed"], status["missing"]) == ([], [])
-    (loss,) = status["forgetting"]
-    assert dapt(world, "status", *words).out.startswith("forgot domain: bits per byte went from")
-    (report,) = world.store.glob("report/*/*/report.json")
-    verdict = json.loads(report.read_text())["verdict"]["sentences"]
-    assert verdict[0].startswith("It forgot more than its recipe allows: domain: bits per byte")
-    (model,) = [p.parent for p in world.store.glob("training/*/*/losses.json")]
-    assert dapt(world, "lineage", str(model), "--json").told["forgetting"] == [loss]
-    assert dapt(world, "lineage", str(model)).out.startswith("forgot: domain: bits per byte went from")
+    world, out = story.world, io.StringIO()
+    resolved = world.resolve('budget.milestones=["5K"]', "training.learning_rate=3", "name=gate", TOLERANCE)
+    told = status(resolved, on_server=False)
+    assert (told["failed"], told["missing"]) == ([], [])
+    (loss,) = told["forgetting"]
+    print_status(told, Console(file=out, width=80))
+    assert out.getvalue().startswith("forgot domain: bits per byte went from")
+
+    reports = [json.loads(path.read_text()) for path in world.store.glob("report/*/*/report.json")]
+    firsts = [told["verdict"]["sentences"][0] for told in reports]
+    assert any(said.startswith("It forgot more than its recipe allows: domain: bits") for said in firsts)
+
+    (model,) = [path.parent for path in world.store.glob("training/*/*/losses.json")]
+    origin, out = lineage(str(model)), io.StringIO()
+    assert origin["forgetting"] == [loss]
+    print_lineage(origin, Console(file=out, width=80))
+    assert out.getvalue().startswith("forgot: domain: bits per byte went from")
 
 
 def test_a_leg_before_the_evaluation_judges_nothing(story: Story) -> None:
