@@ -48,7 +48,7 @@ def fetch_newest(
     sent = {weights_kept(work, step).name: weights_kept(work, step) for step in kept}
     for name in store.names(f"{place}/{WEIGHTS_KEPT}"):
         if name in sent and not sent[name].exists():
-            sent[name].parent.mkdir(exist_ok=True)
+            sent[name].parent.mkdir(parents=True, exist_ok=True)
             partial = sent[name].with_suffix(".part")
             store.fs.get_file(store.inside(f"{place}/{WEIGHTS_KEPT}/{name}"), str(partial))
             replace_durably(partial, sent[name])

@@ -120,7 +120,7 @@ def keep_weights(writing: Path, step: int) -> None:
         step: steps done.
     """
     file = weights_kept(writing.parent, step)
-    file.parent.mkdir(exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     replace_durably(writing / f"{PARTS[0]}.safetensors", file)
     writing.rmdir()
 
