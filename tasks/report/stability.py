@@ -72,7 +72,13 @@ def _told(line: JSON) -> str:
     """The gap of one line in a sentence."""
     if line["dip"] is None:
         return f"{line['label']}: never worse than at the start."
+    worst = next(point for point in line["points"] if point["fraction"] == line["dip"])
+    depth, low, high = (
+        decimal_text(worst[end], 3, sign=True) if worst[end] is not None else "unknown"
+        for end in ("change", "low", "high")
+    )
+    regained = "all" if line["recovery"] >= 1 else f"{line['recovery']:.0%}"
     return (
-        f"{line['label']}: worst after {percent_text(line['dip'])} of the steps, by "
-        f"{decimal_text(line['depth'], 3)}, of which {line['recovery']:.0%} was regained by the end."
+        f"{line['label']}: worst after {percent_text(line['dip'])} of the steps, {depth} (95% interval {low} "
+        f"to {high}), of which {regained} was regained by the end."
     )

@@ -94,7 +94,7 @@ def compare(folder: Path) -> None:
             print(f"  {corpus}: {before:.3f} -> {after[corpus]:.3f} bits per byte, 95% {interval}")
             gap = report["stability"][corpus]
             way = " ".join(f"{point['fraction']:.0%} {point['bits_per_byte']:.3f}" for point in gap["points"])
-            print(f"    on the way: {way}; depth {gap['depth']:.3f}, recovery {gap['recovery']}")
+            print(f"    on the way: {way}; depth {gap['depth']:.3f}, recovery {gap['recovery'] or 0:.0%}")
         print("".join(f"  {line}\n" for line in (told["error"] or "").splitlines()), end="", flush=True)
 
 

@@ -46,10 +46,10 @@ def test_the_stability_gap_is_drawn_from_its_points_and_told(facts_json: dict[st
     assert set(lines) == {"domain, 12M", "general, 12M"}
     assert [point["change"] for point in lines["general, 12M"]["points"]] == pytest.approx([0, 0.4, 0.1])
     assert lines["general, 12M"]["depth"] == 0.4
-    assert "General, 12m: " not in drawing.caption
     assert (
-        "general, 12M: worst after 50.0% of the steps, by 0.400, of which 75% was regained" in drawing.caption
-    )
+        "general, 12M: worst after 50.0% of the steps, +0.400 (95% interval +0.390 to +0.410), of which 75% "
+        "was regained by the end."
+    ) in drawing.caption
     assert "domain, 12M: never worse than at the start." in drawing.caption
     again = make_report(ReportFacts.model_validate(facts_json)).drawings["stability"]
     assert again.svg == drawing.svg
