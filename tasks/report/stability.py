@@ -50,7 +50,8 @@ def draw_stability(milestones: Sequence[MilestoneFacts]) -> list[Drawing]:
             )
             for point in line["points"]:
                 if point["low"] is not None:
-                    axes.vlines(point["fraction"], point["low"], point["high"], color=colour, linewidth=1.2)
+                    ends = (point["fraction"], point["low"], point["high"])
+                    axes.vlines(*ends, color=colour, linewidth=1.2, clip_on=False)
         axes.set_xscale("symlog", linthresh=_LINEAR, linscale=0.5)
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_locator(FixedLocator([0, 0.01, 0.1, 1]))
@@ -58,11 +59,11 @@ def draw_stability(milestones: Sequence[MilestoneFacts]) -> list[Drawing]:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
         axes.set_xlabel("of the milestone's steps")
         axes.margins(y=0.12)
-        _unit(axes, "change of bits per byte, lower is better")
+        _unit(axes, "lower is better")
         _legend(axes)
 
     name, title = "stability", "Stability gap"
-    caption = "Held-out bits per byte during training, against what it started from; bars: 95% intervals. "
+    caption = "Change of held-out bits per byte during training, since its start; bars: 95% intervals. "
     caption += " ".join(_told(line) for line in lines)
     data: JSON = {"unit": "change of bits per byte", "lines": lines}
     return [Drawing(name, title, caption, _svg(name, title, paint), data)]
