@@ -54,7 +54,7 @@ shard_bytes = "4MB"
 [training]
 base_model = "recipe:base.toml"
 learning_rate = 6e-3
-eval_at = [0, 0.05, 0.25, 1]
+eval_at = [0, 0.25, 1]
 {TRAINING}
 [evaluation.tolerance]
 general = {TOLERANCE}
