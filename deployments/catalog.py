@@ -17,6 +17,7 @@ from prefect.utilities.callables import parameter_schema
 
 from flows.adapt import NOTHING_TO_DO, adapt
 from flows.budget import variable_of, written
+from flows.forgetting import FORGOT
 from flows.gpu import evaluate_model, train_model
 from flows.pool import SETTLED
 from flows.recipe import Recipe
@@ -148,7 +149,7 @@ def _growth(recipe: Recipe) -> Item:
 
 
 def _silent_runs() -> Item:
-    ends = ("Completed", "Failed", "Cancelled", "Crashed", NOTHING_TO_DO)
+    ends = ("Completed", "Failed", "Cancelled", "Crashed", NOTHING_TO_DO, FORGOT)
     trigger = {
         "type": "event",
         "posture": "Proactive",

@@ -6,12 +6,13 @@ from uuid import UUID
 
 from prefect import flow, tags
 from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from flows.alive import at_work, heeding_cancellation
 from flows.budget import read_budget, with_budget, written
 from flows.cluster import on_runner
 from flows.corpus import build_corpus
+from flows.forgetting import FORGOT, forgotten, losses_of
 from flows.gpu import make_model, measure_model, models_of
 from flows.outcome import reaches, save_record
 from flows.plan import make_plan
@@ -43,7 +44,8 @@ def adapt(recipe: Recipe, until: str = "report", budget_variable: str = "") -> J
         budget_variable: the Prefect variable that holds the milestones; empty: the recipe's own are taken.
 
     Returns:
-        `{"made": [node paths]}`: what this run made; all else stood.
+        `{"made": [node paths]}`: what this run made; all else stood. A run whose model lost more than the
+        recipe's tolerance fails in the state `Forgot`, whose `Forgotten` says the same; all is made.
 
     Raises:
         DaptError: a leg failed; its `.summary` holds what was made before, what failed and what waits.
@@ -61,13 +63,20 @@ def adapt(recipe: Recipe, until: str = "report", budget_variable: str = "") -> J
         at_work(resolved.store, run_id, recipe.name),
         held(resolved),
     ):
+        made: list[str] = []
         totals = make_plan(resolved, until)["totals"]
         if totals["miss"]:
             logger.info("%d nodes to make, %d stand", totals["miss"], totals["hit"])
-            return {"made": _made(resolved, until)}
+            made = _made(resolved, until)
+        lost = forgotten(losses_of(resolved)) if reaches(until, "evaluate") else None
+    # Prefect takes a returned state for the run's own, and its data for the result
+    if lost is not None:
+        lost.summary = {"made": made, "failed": []}
+        return cast(JSON, Failed(name=FORGOT, message=str(lost), data=lost))
+    if totals["miss"]:
+        return {"made": made}
     milestones = written(recipe.budget.milestones)
     told = f"nothing to do: all {totals['hit']} nodes of {recipe.name} at {milestones} stand{smaller}"
-    # Prefect takes a returned state for the run's own, and its data for the result
     return cast(JSON, Completed(name=NOTHING_TO_DO, message=told, data={"made": []}))
 
 

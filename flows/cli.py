@@ -1,7 +1,8 @@
 """The command line.
 
 Exit codes: 0 done · 1 a shard or stage failed, or the sources hold too little · 2 bad recipe or arguments ·
-3 store damaged · 130 interrupted. With `--json` stdout holds one JSON object and nothing else.
+3 store damaged · 4 a model lost more than `[evaluation.tolerance]` allows, and is kept · 130 interrupted.
+With `--json` stdout holds one JSON object and nothing else.
 """
 
 import contextlib
@@ -32,8 +33,9 @@ from flows import lineage as origins
 from flows.adapt import adapt
 from flows.budget import add_milestone, variable_of, written
 from flows.display import Display, set_up_logging
+from flows.forgetting import doubts, forgotten, losses_of
 from flows.gc import collect
-from flows.outcome import NOTHING_DONE, outcome, save_record, walks_of
+from flows.outcome import NOTHING_DONE, outcome, reaches, save_record, walks_of
 from flows.plan import make_plan
 from flows.pool import why_idle
 from flows.propose import propose_recipe
@@ -55,7 +57,8 @@ from flows.terminal import (
     without_collector,
 )
 from tasks.download.tokens import TokenSource
-from tasks.store.errors import DaptError
+from tasks.report.forgetting import beyond
+from tasks.store.errors import DaptError, Forgotten
 from tasks.store.json import JSON
 from tasks.store.paths import Store
 from tasks.store.shard import require_disk
@@ -131,9 +134,17 @@ def run(
             stood = f"{resolved.recipe.name}: nothing to do, all {planned['totals']['hit']} nodes stand"
             stderr.print(stood, highlight=False)
             done, failure = outcome(resolved, until, {"made": []}, walks=walks), None
+        losses = losses_of(resolved) if reaches(until, "evaluate") else []
+        done["forgetting"] = [loss.model_dump(mode="json") for loss in beyond(losses)]
+        if failure is None and reaches(until, "evaluate"):
+            failure = forgotten(losses)
+            for doubt in doubts(resolved.recipe, losses):
+                stderr.print(doubt, markup=False, highlight=False, soft_wrap=True)
     if as_json:
         print_json({**done, "error": str(failure) if failure else None})
-    elif failure is None:
+    elif failure is None or isinstance(failure, Forgotten):
+        if failure is not None:
+            print(failure)
         inspect.print_outcome(done, Console())
     if failure is not None:
         raise failure
@@ -159,6 +170,8 @@ def _run(resolved: Resolved, until: Until, planned: JSON, *, quiet: bool) -> tup
             try:
                 with tags(*tags_of(recipe)), held(resolved):
                     summary = _beside(adapt, recipe, until)
+            except Forgotten as err:  # told from what stands, as it is where nothing was to do
+                summary = err.summary or {}
             except DaptError as err:
                 failure, summary = err, err.summary or {}
     return outcome(resolved, until, summary), failure

@@ -14,10 +14,13 @@ from rich.text import Text
 from tokenizers import Tokenizer
 
 from flows.chain import DOMAIN, Chain
+from flows.forgetting import losses_of
 from flows.milestones import tokenizer_node
 from flows.outcome import nodes_of, walks_of
 from flows.record import read_records
 from flows.resolve import Resolved
+from tasks.report.config import Loss
+from tasks.report.forgetting import beyond, sentence
 from tasks.store.errors import DaptError
 from tasks.store.failure import failure_path, read_failure
 from tasks.store.json import JSON
@@ -39,7 +42,8 @@ def status(resolved: Resolved, *, on_server: bool) -> JSON:
         resolved: the recipe on its store.
         on_server: runs are on a server of the user's, which has their logs; else the store's own had them.
     """
-    nodes = nodes_of(resolved, walks_of(resolved))
+    walks = walks_of(resolved)
+    nodes = nodes_of(resolved, walks)
     failed: list[JSON] = []
     missing: list[JSON] = []
     blocked: list[JSON] = []
@@ -72,6 +76,7 @@ def status(resolved: Resolved, *, on_server: bool) -> JSON:
         "waiting": blocked,
         "missing": missing,
         "stages": stages,
+        "forgetting": [loss.model_dump(mode="json") for loss in beyond(losses_of(resolved, walks=walks))],
     }
 
 
@@ -140,8 +145,11 @@ def _print_failures(failed: list[JSON], console: Console) -> None:
 
 
 def print_status(told: JSON, console: Console) -> None:
-    """Failures first, then what stands."""
+    """Failures first, what was forgotten, then what stands."""
     _print_failures(told["failed"], console)
+    for loss in told["forgetting"]:
+        text = escape(sentence(Loss.model_validate(loss)))
+        console.print(f"[red]forgot[/red] {text}", soft_wrap=True, highlight=False)
     if told["failed"]:
         console.print(f"{len(told['waiting'])} nodes wait for them; run the recipe again to redo just these")
     table = Table(title=told["recipe"], title_justify="left")

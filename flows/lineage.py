@@ -16,6 +16,8 @@ from rich.console import Console
 
 from flows.gc import STAGES
 from tasks.download.addresses import id_prefix
+from tasks.report.config import Loss
+from tasks.report.forgetting import sentence
 from tasks.store.errors import RecipeError, StoreDamaged
 from tasks.store.json import JSON
 from tasks.store.manifest import NAME, Manifest, read_manifest
@@ -77,7 +79,8 @@ def lineage(given: str) -> JSON:
     Returns:
         The `lineage --json` object: the node's path, `nodes` from it back (each with its stage, version,
         config, inputs by name, and the code that made it), `sources` (files with digest, part and revision),
-        and `missing` (nodes that were removed since).
+        `missing` (nodes that were removed since) and `forgetting`: of a model, what reports that stand say it
+        lost beyond its recipe's tolerance.
 
     Raises:
         RecipeError: the path lies in no node.
@@ -93,7 +96,21 @@ def lineage(given: str) -> JSON:
         "nodes": [_node(place.store, path, manifest, nodes) for path, manifest, nodes in found],
         "sources": list(sources.values()),
         "missing": [address(path) for path in missing],
+        "forgetting": list(_forgotten(place)),
     }
+
+
+def _forgotten(place: _Place) -> Iterator[JSON]:
+    """What a model lost beyond a tolerance; a loss that several reports tell of stands once."""
+    heads = place.store.names("report") if place.manifest.stage == "training" else []
+    found: list[JSON] = []
+    for path in [f"report/{head}/{name}" for head in heads for name in place.store.names(f"report/{head}")]:
+        report = read_manifest(place.store, path)
+        for loss in report.details.get("forgetting", []) if report else []:
+            of = report.inputs.get(f"model {loss['milestone']}") if report else None
+            if of == place.manifest.fingerprint and loss not in found:
+                found.append(loss)
+    yield from found
 
 
 def _walk(
@@ -248,7 +265,8 @@ class _Origins:
 def print_lineage(told: JSON, console: Console) -> None:
     """A tree for a person: nodes of one stage together, from the one asked for back to the files."""
     by_path = {node["path"]: node for node in told["nodes"]}
-    lines = list(_lines([told["path"]], by_path, set(), ""))
+    lines = [f"forgot: {sentence(Loss.model_validate(loss))}" for loss in told["forgetting"]]
+    lines += _lines([told["path"]], by_path, set(), "")
     lines += [f"removed since: {path}" for path in told["missing"][:_TOLD]]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 

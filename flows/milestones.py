@@ -10,12 +10,14 @@ import tasks.packing.config as packing
 import tasks.training.config as training
 from flows.chain import DOMAIN, GENERAL, REPLAY, Walk
 from flows.resolve import Resolved
-from tasks.evaluation.config import EvaluatedModel, benchmark_node, held_out_node
+from tasks.evaluation.config import EvaluatedModel, at_step, benchmark_node, held_out_node
 from tasks.report.config import report_node
 from tasks.store.node import Node
 from tasks.store.tokens import format_tokens
 from tasks.tokenization.config import trained_tokenizer_of
-from tasks.training.config import Files, reference_node
+from tasks.training.config import Files, at_folder, reference_node
+from tasks.training.replay import Replay
+from tasks.training.schedule import Schedule
 
 BITS = "bits_per_byte"
 
@@ -167,6 +169,44 @@ def evaluation_nodes(
     return found
 
 
+def all_units(
+    resolved: Resolved, model: Model, walks: dict[str, Walk], first_corpus: Node
+) -> dict[str, Node]:
+    """All that is measured of a model: `evaluation_nodes`, and `units_on_the_way`."""
+    found = evaluation_nodes(resolved, model, walks, first_corpus)
+    return found | units_on_the_way(resolved, model, found)
+
+
+def units_on_the_way(resolved: Resolved, model: Model, units: Mapping[str, Node]) -> dict[str, Node]:
+    """Of a milestone's model the slices at the steps of `eval_at`: `bits_per_byte.domain at step 12`.
+
+    Args:
+        resolved: the recipe on its store.
+        model: whose training kept them; the base has none.
+        units: its `evaluation_nodes`.
+    """
+    if model.label == "base":
+        return {}
+    return {
+        name_at(metric, step): at_step(unit, step, inside=at_folder(step))
+        for step in schedule_of(resolved, model.label).kept(resolved.recipe.training.eval_at)
+        for metric, unit in units.items()
+        if metric.startswith(f"{BITS}.")
+    }
+
+
+def name_at(metric: str, step: int) -> str:
+    """What a metric is called that is measured on the weights of a step."""
+    return f"{metric} at step {step}"
+
+
+def schedule_of(resolved: Resolved, label: str) -> Schedule:
+    """Of a milestone's training, by the milestone as people write it."""
+    recipe = resolved.recipe
+    number = [format_tokens(budget) for budget in recipe.budget.milestones].index(label)
+    return Schedule.of(recipe.training, tuple(recipe.sequences[: number + 1]), Replay(recipe.replay_fraction))
+
+
 def report_node_of(
     resolved: Resolved,
     walks: dict[str, Walk],
@@ -179,14 +219,14 @@ def report_node_of(
         resolved: the recipe on its store.
         walks: how far its corpora stand.
         corpora: of all milestones.
-        units: `evaluation_nodes` by the model's label, from who has them: each names every shard.
+        units: `all_units` by the model's label, from who has them: each names every shard.
     """
     inputs: dict[str, str] = {}
     for corpus in corpora:
         inputs[f"corpus {corpus.reads['budget']}"] = corpus.fingerprint
     for model in [base_model(resolved), *milestone_models(resolved, walks, corpora)]:
         inputs[f"model {model.label}"] = model.files.identity
-        measured = units[model.label] if units else evaluation_nodes(resolved, model, walks, corpora[0])
+        measured = units[model.label] if units else all_units(resolved, model, walks, corpora[0])
         for name, unit in measured.items():
             inputs[f"{model.label} {name}"] = unit.fingerprint
     return report_node(resolved.recipe.name, resolved.recipe.digest, inputs)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from flows.chain import DOMAIN, Walk, walk
 from flows.milestones import (
     BITS,
+    all_units,
     base_model,
     corpus_nodes,
     evaluation_nodes,
@@ -14,6 +15,7 @@ from flows.milestones import (
     reference_nodes,
     replay_nodes,
     report_node_of,
+    units_on_the_way,
 )
 from flows.record import write_record
 from flows.replay import replay_told
@@ -30,6 +32,7 @@ NOTHING_DONE: JSON = {
     "base": None,
     "failed": [],
     "report": None,
+    "forgetting": [],
 }
 """The `run --json` object of a run that failed before it began."""
 LEGS = ("corpus", "train", "evaluate", "report")
@@ -78,7 +81,7 @@ def nodes_of(resolved: Resolved, walks: dict[str, Walk]) -> dict[str, list[Node]
     nodes["base"] = [models[0].node] if models[0].node else []
     nodes["training"] = [model.node for model in models[1:] if model.node]
     if len(models) == 1 + len(resolved.recipe.budget.milestones):
-        units = [evaluation_nodes(resolved, model, walks, corpora[0]) for model in models]
+        units = [all_units(resolved, model, walks, corpora[0]) for model in models]
         nodes["evaluation"] = [unit for of_model in units for unit in of_model.values()]
         nodes["report"] = [report_node_of(resolved, walks, corpora)]
     return nodes
@@ -241,8 +244,10 @@ def _add_models(resolved: Resolved, until: str, walks: dict[str, Walk], done: JS
             if entry is not None:
                 entry["checkpoint"] = resolved.store.address(manifest.path)
         if reaches(until, "evaluate") and (manifest or model.node is None):
-            scores, units = scores_of(resolved, evaluation_nodes(resolved, model, walks, corpora[0]))
-            measured += units
+            of_model = evaluation_nodes(resolved, model, walks, corpora[0])
+            scores, units = scores_of(resolved, of_model)
+            on_the_way = units_on_the_way(resolved, model, of_model).values()
+            measured += units + [m for unit in on_the_way if (m := stands(resolved.store, unit.path))]
             if entry is not None:
                 entry["scores"] = scores
             else:

@@ -14,12 +14,14 @@ from rich.table import Table
 from flows.chain import DOMAIN, REPLAY, Chain, Walk, room_of
 from flows.milestones import (
     Model,
+    all_units,
     base_model,
     corpus_nodes,
-    evaluation_nodes,
     milestone_models,
+    name_at,
     replay_nodes,
     report_node_of,
+    schedule_of,
 )
 from flows.outcome import nodes_of, reaches, walks_of
 from flows.reasons import Reasons
@@ -49,6 +51,8 @@ _DISK_PER_BYTE = 1.1
 """Bytes the store takes for a byte of text: the text once (zstd), signatures, ids and packed rows."""
 _MODEL_BYTES = {"restart": 20, "extend": 32}
 """Of a parameter: the model and the checkpoints of its training; and the state that a larger one extends."""
+_KEPT_BYTES = 8
+"""Of a parameter, for each step of `eval_at` on the way: fp32 while it trains, and the model made of it."""
 _CPU_FLOPS = 2e10
 _GPU_FLOPS = 2e14
 _EVALUATION_S = 30.0
@@ -241,9 +245,9 @@ def _add_models(draft: _Draft, walks: dict[str, Walk], until: str) -> None:
             before = recipe.sequences[number - 1] if extends else 0
             trained = recipe.trained(recipe.sequences[number]) - recipe.trained(before)
             draft.seconds += _training_seconds(resolved, trained)
-            draft.disk_bytes += _MODEL_BYTES[recipe.training.continuation] * parameter_count(
-                resolved.base.config
-            )
+            kept = len(schedule_of(resolved, label).kept(recipe.training.eval_at))
+            a_parameter = _MODEL_BYTES[recipe.training.continuation] + _KEPT_BYTES * kept
+            draft.disk_bytes += a_parameter * parameter_count(resolved.base.config)
     if not reaches(until, "evaluate"):
         return
     measured = _add_evaluations(draft, walks, models, corpora, ["base", *labels])
@@ -293,13 +297,15 @@ def _add_evaluations(
     for label in labels:
         units: dict[str, Node | None]
         if label in models and corpora:
-            known[label] = evaluation_nodes(resolved, models[label], walks, corpora[0])
+            known[label] = all_units(resolved, models[label], walks, corpora[0])
             units = {**known[label]}
         else:
             names = list(recipe.evaluation.benchmarks)
             chains = resolved.chains.items()
             measured = [corpus for corpus, chain in chains if chain.has_text and corpus != REPLAY]
-            names += [f"bits_per_byte.{corpus}" for corpus in measured] if recipe.held_out.fraction else []
+            slices = [f"bits_per_byte.{corpus}" for corpus in measured] if recipe.held_out.fraction else []
+            kept = [] if label == "base" else schedule_of(resolved, label).kept(recipe.training.eval_at)
+            names += slices + [name_at(name, step) for step in kept for name in slices]
             units = dict.fromkeys(names, None)
         for name, unit in units.items():
             found = draft.look(unit)

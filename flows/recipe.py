@@ -28,6 +28,7 @@ from tasks.training.config import TrainingConfig
 from tasks.training.replay import Replay
 
 RECIPE_REFERENCE = "recipe:"
+SLICES = ("domain", "general")
 LEAST_REPLAY, _MOST_REPLAY = 0.01, 0.25
 _MOST_PASSES = 4
 """Up to four epochs, repeated text is worth nearly as much as new text (Muennighoff et al., Scaling
@@ -162,6 +163,39 @@ class Recipe(StageConfig):
         return self
 
     @model_validator(mode="after")
+    def _tolerance_of_what_is_measured(self) -> Self:
+        for name, allowed in self.evaluation.tolerance.items():
+            field = f"evaluation.tolerance.{name}"
+            if name in self.evaluation.benchmarks:
+                if allowed >= 1:
+                    raise ValueError(
+                        f"{field} is {allowed:g}, and no accuracy can fall by so much; two points are 0.02"
+                    )
+            elif name not in self.slices:
+                known = ", ".join([*self.evaluation.benchmarks, *self.slices]) or "nothing"
+                raise ValueError(f"{field}: {self._why_unmeasured(name)} (measured: {known})")
+        return self
+
+    def _why_unmeasured(self, name: str) -> str:
+        """Why a tolerance names nothing that is measured, and what to do."""
+        if name not in SLICES:
+            return "no such benchmark or slice is measured; add it to evaluation.benchmarks, or leave it out"
+        if not self.held_out.fraction:
+            return "held_out.fraction is 0, so no slice is measured; raise it, or leave this out"
+        if name == "general":
+            return "there is no general corpus to measure; add [general], or leave this out"
+        return "adopted tokens have no text to measure; leave it out"
+
+    @model_validator(mode="after")
+    def _slices_to_evaluate_at(self) -> Self:
+        if self.training.eval_at and not self.slices:
+            raise ValueError(
+                f"training.eval_at is {list(self.training.eval_at)}, and no held-out slice is measured: set "
+                "held_out.fraction, or leave eval_at out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _no_credentials(self) -> Self:
         for field, text in _texts(self.model_dump(mode="json"), ""):
             if found := credential_in(text):
@@ -171,6 +205,12 @@ class Recipe(StageConfig):
                     "Prefect Secret blocks (hf-token, aws-access-key-id, ...)"
                 )
         return self
+
+    @property
+    def slices(self) -> list[str]:
+        """The held-out slices that are measured."""
+        has_text = {"domain": not self.download.adopted, "general": self.general is not None}
+        return [name for name in SLICES if has_text[name] and self.held_out.fraction]
 
     @property
     def sequences(self) -> list[int]:

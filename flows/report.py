@@ -12,6 +12,7 @@ from prefect import flow, tags
 
 from flows.chain import DOMAIN, GENERAL, Walk, room_of
 from flows.differences import answer_shares, compare_groups, compare_units
+from flows.forgetting import losses_of
 from flows.milestones import (
     BITS,
     Model,
@@ -22,10 +23,12 @@ from flows.milestones import (
     report_node_of,
 )
 from flows.outcome import Used, dropped_told, scores_of, stages_used, walks_of
+from flows.overlap import overlaps
 from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
 from flows.server import remember_run
 from flows.shown import show_report, tags_of
+from flows.stability import stability
 from tasks.download.config import SourceConfig
 from tasks.report.task import write_report
 from tasks.settings import Settings
@@ -76,6 +79,7 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
     units = [evaluation_nodes(resolved, model, walks, corpora[0]) for model in models]
     used_stages = stages_used(resolved, walks).items()
     base_scores, base_manifests = _scores(resolved, units[0])
+    losses = losses_of(resolved, walks=walks)
     return {
         "recipe": {
             "name": recipe.name,
@@ -95,6 +99,8 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
         "base": {"scores": base_scores, "evaluation_seconds": sum(m.seconds for m in base_manifests)},
         "milestones": [
             _milestone(resolved, model, corpus, units[: number + 1])
+            | {"stability": stability(resolved, model, walks, corpora[0])}
+            | {"losses": [loss.model_dump(mode="json") for loss in losses if loss.milestone == model.label]}
             for number, (model, corpus) in enumerate(zip(models[1:], corpora, strict=True), 1)
         ],
         "sources": [
@@ -110,6 +116,7 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
             }
             for corpus, source in resolved.sources.items()
         ],
+        "overlaps": overlaps(resolved, walks, corpora[0]),
         "lineage": _lineage(resolved, models, corpora),
     }
 

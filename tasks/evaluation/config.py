@@ -48,6 +48,12 @@ def _require_names(names: list[str]) -> list[str]:
     return names
 
 
+def _require_loss(loss: float) -> float:
+    if loss < 0:
+        raise ValueError(f"{loss:g} is no loss; expected 0 or more, and 0 allows none")
+    return loss
+
+
 class EvaluationConfig(StageConfig):
     """What is measured on the base and on every milestone, besides the held-out slices."""
 
@@ -59,6 +65,10 @@ class EvaluationConfig(StageConfig):
 
     num_fewshot: int = Field(OWN_FEWSHOT, ge=-1)
     """Examples before each question; -1: what the benchmark's own definition says (for most: none)."""
+
+    tolerance: dict[str, Annotated[float, AfterValidator(_require_loss)]] = how({})
+    """The largest loss allowed against the base: of a benchmark, by its name, in accuracy; of a held-out
+    slice (domain, general) as relative growth of bits per byte. A run that loses more ends with 4."""
 
     groups: dict[str, list[str]] = how(GROUPS)
     """Benchmarks whose unweighted mean is told too, by the group's name; those not evaluated do not count."""
@@ -108,6 +118,8 @@ class HeldOutUnit(StageConfig):
     """Tokens a window; the model's own limit where that is smaller."""
     eos_id: int = Field(ge=0)
     """The token before a document's first, as in the packed rows."""
+    step: int = 0
+    """Of the model's training, whose weights it kept; 0: the final ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +127,7 @@ class EvaluatedModel:
     """A model as an evaluation sees it. Digests are identity, addresses say where to find it.
 
     An address is {"folder", "reference", "revision"} of a resolved model or tokenizer
-    (`tasks.store.models`), or {"node": path} of one made here.
+    (`tasks.store.models`), or {"node": path} of one made here, with "inside" for a folder of that node.
     """
 
     digest: str
@@ -185,6 +197,24 @@ def held_out_node(
             **_reads(model),
             "slice": [{"download": download.path, "dedup": dedup.path} for download, dedup in shards],
         },
+    )
+
+
+def at_step(unit: Node, step: int, *, inside: str) -> Node:
+    """The same slice under the same model as it was at a step of its training.
+
+    Args:
+        unit: of the final model, one that was trained here.
+        step: steps done.
+        inside: the folder of the training's node that has the model of that step.
+    """
+    model = {**unit.reads["model"], "inside": inside}
+    return Node(
+        stage=unit.stage,
+        version=unit.version,
+        config={**unit.config, "step": step},
+        inputs=unit.inputs,
+        reads={**unit.reads, "model": model},
     )
 
 

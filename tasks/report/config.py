@@ -6,7 +6,7 @@ filled in by guessing.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
@@ -166,6 +166,36 @@ class GroupChange(Facts):
     """Those of the group that were evaluated."""
 
 
+class Loss(Facts):
+    """What a milestone lost on one metric that has a tolerance, negative where it gained.
+
+    It is beyond the tolerance when its whole 95 % interval is: then it is surely more than what is allowed,
+    not just more than nothing, and a model that loses just what is allowed is stopped once in forty.
+    """
+
+    milestone: str
+    """As people write it."""
+    metric: str
+    """A benchmark's name, or that of a held-out slice."""
+    base: float
+    score: float
+    loss: float
+    """Of a benchmark in accuracy, of a slice the relative growth of bits per byte."""
+    low: float
+    high: float
+    tolerance: float
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether it is of bits per byte."""
+        return self.metric in get_args(Corpus)
+
+    @property
+    def beyond(self) -> bool:
+        """Whether it is surely more than is allowed."""
+        return self.low > self.tolerance
+
+
 class BaseFacts(Facts):
     """The model before training."""
 
@@ -194,6 +224,32 @@ class CurvePoint(Facts):
         return [self.step, self.tokens, self.loss, self.learning_rate, self.grad_norm]
 
 
+class StabilityPoint(Facts):
+    """A slice at a moment of a training."""
+
+    fraction: float
+    """Of the milestone's steps."""
+    tokens: int
+    """Trained on for this milestone until then."""
+    bits_per_byte: float
+    low: float | None = None
+    """Of the change since the first point, with `high` its 95 % interval; None: the first, or not paired."""
+    high: float | None = None
+
+
+class Stability(Facts):
+    """How a slice fared on the way from the model that a milestone started from to its own."""
+
+    points: list[StabilityPoint]
+    """Growing; the first is what training started from, the last the model."""
+    dip: float | None
+    """The fraction where the slice was worst; None: nowhere worse than at the start."""
+    depth: float
+    """Bits per byte that it was worse there than at the start."""
+    recovery: float | None
+    """Share of the depth that was regained by the end, above 1: better than at the start; None: no dip."""
+
+
 class MilestoneFacts(Facts):
     """One budget: its corpus, its training, its scores."""
 
@@ -220,6 +276,10 @@ class MilestoneFacts(Facts):
     """Against the milestone before; empty for the first."""
     groups: dict[str, GroupChange] = {}
     """Against the base, by the group's name."""
+    losses: list[Loss] = []
+    """What has a tolerance."""
+    stability: dict[Corpus, Stability] = {}
+    """By slice; empty where the recipe evaluates the end alone."""
     evaluation_seconds: float | None = None
 
 
@@ -230,6 +290,16 @@ class Prediction(Facts):
     unit: Literal["s", "tokens", "bytes", "documents", "shards"]
     predicted: float
     happened: float | None = None
+
+
+class Overlap(Facts):
+    """What a held-out slice shares with the training text of the other corpus."""
+
+    corpus: Corpus
+    """Of the slice."""
+    documents: int
+    near: int
+    """Those of them that have a near-duplicate there."""
 
 
 class SourceFacts(Facts):
@@ -272,6 +342,8 @@ class ReportFacts(Facts):
     """Growing."""
     plan: list[Prediction] = []
     sources: list[SourceFacts] = []
+    overlaps: list[Overlap] = []
+    """None of a slice whose other corpus trains nothing."""
     lineage: Lineage = Lineage()
 
 

@@ -9,7 +9,9 @@ from dataclasses import asdict
 
 from tasks.report.config import ReportFacts
 from tasks.report.figures import draw
+from tasks.report.forgetting import beyond
 from tasks.report.page import Report, about, render_html, render_markdown
+from tasks.report.stability import draw_stability
 from tasks.report.tables import make_tables
 from tasks.report.verdict import judge
 from tasks.store.json import JSON
@@ -28,13 +30,17 @@ def build_report(writer: NodeWriter) -> None:
     writer.file("report.html", render_html(report).encode())
     writer.details = {
         "verdict": list(report.verdict.sentences),
+        "forgetting": [
+            loss.model_dump(mode="json")
+            for loss in beyond(loss for milestone in facts.milestones for loss in milestone.losses)
+        ],
         "kinds": {finding.metric: finding.kind for finding in report.verdict.findings},
     }
 
 
 def make_report(facts: ReportFacts) -> Report:
     """Judge the facts, table them, draw them."""
-    drawings = {drawing.name: drawing for drawing in draw(facts)}
+    drawings = {drawing.name: drawing for drawing in [*draw(facts), *draw_stability(facts.milestones)]}
     return Report(facts=facts, verdict=judge(facts), tables=make_tables(facts), drawings=drawings)
 
 

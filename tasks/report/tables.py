@@ -12,6 +12,7 @@ from tasks.report.numbers import (
     short_text,
 )
 from tasks.report.scores import previous_table, scores_table
+from tasks.report.slices import overlap_table
 from tasks.store.tokens import format_tokens
 
 
@@ -27,6 +28,7 @@ def make_tables(facts: ReportFacts) -> dict[str, Table]:
         trainings_table(facts),
         plan_table(facts.plan),
         sources_table(facts),
+        overlap_table(facts.overlaps),
     )
     return {table.name: table for table in tables if table.rows}
 

@@ -8,6 +8,7 @@ be so. Pure.
 from dataclasses import dataclass
 from typing import Literal
 
+from tasks.report import forgetting
 from tasks.report.config import BITS, Corpus, Delta, GroupChange, MilestoneFacts, ReportFacts
 from tasks.report.flags import says_little
 from tasks.report.numbers import decimal_text, p_text
@@ -38,7 +39,8 @@ class Verdict:
     """What a report says first, of its largest milestone."""
 
     sentences: tuple[str, ...]
-    """Two: the domain's, the general slice's; one when no milestone stands."""
+    """One for each loss beyond the recipe's tolerance, at any milestone; then two: the domain's, the general
+    slice's; one when no milestone stands."""
     findings: tuple[Finding, ...]
     """The domain's, the general slice's."""
     benchmarks: str
@@ -51,7 +53,10 @@ def judge(facts: ReportFacts) -> Verdict:
         return Verdict(("No milestone has been trained, so there is nothing to judge yet.",), (), "")
     last = max(facts.milestones, key=lambda milestone: milestone.budget)
     findings = tuple(_slice_finding(facts, last, corpus) for corpus in PLACES)
-    return Verdict(tuple(f.sentence for f in findings), findings, _benchmarks_sentence(facts, last))
+    lost = forgetting.beyond(loss for milestone in facts.milestones for loss in milestone.losses)
+    sentences = [f"It forgot more than its recipe allows: {forgetting.sentence(loss)}." for loss in lost]
+    sentences += [finding.sentence for finding in findings]
+    return Verdict(tuple(sentences), findings, _benchmarks_sentence(facts, last))
 
 
 def kind_of(*, delta: Delta | GroupChange | None, has_both: bool, lower_is_better: bool) -> Kind:

@@ -8,7 +8,8 @@ DaptError                exit 1   what a user can act on; the command line print
 ├── ShardsFailed         exit 1   shards failed and were told one by one; others may wait for them
 ├── ResourceError        exit 1   not enough disk, memory or devices; said before it is spent
 ├── JobError             exit 1   a subprocess failed; carries its last lines
-└── StoreDamaged         exit 3   a file of the store is not what its manifest says; names the path
+├── StoreDamaged         exit 3   a file of the store is not what its manifest says; names the path
+└── Forgotten            exit 4   a model lost more than its recipe's tolerance; all is made and stands
 
 Rooms raise, flows collect, `flows/cli.py` turns into an exit code. `assert` is for our own mistakes.
 """
@@ -75,3 +76,9 @@ class StoreDamaged(DaptError):
     def __reduce__(self) -> tuple[type["StoreDamaged"], tuple[str, str], JSON]:
         """By what it was made from: on a cluster it comes back from another process."""
         return type(self), (self.path, self.why), self.__dict__
+
+
+class Forgotten(DaptError):
+    """A model lost more against its base than the recipe's tolerance; it is made, and kept."""
+
+    exit_code = 4

@@ -14,7 +14,7 @@ def local_folder(store: Store, address: JSON, digest: str, *, weights: bool, int
 
     Args:
         store: where nodes are.
-        address: {"node": path}, or {"folder", "reference", "revision"}.
+        address: {"node": path}, with "inside" a folder of that node; or {"folder", "reference", "revision"}.
         digest: what its files are known by; a node's are checked against its manifest.
         weights: it is a model; else a tokenizer.
         into: where a node's files are put when the store is a remote one.
@@ -24,7 +24,7 @@ def local_folder(store: Store, address: JSON, digest: str, *, weights: bool, int
         StoreDamaged: the node does not stand, or a file is not what its manifest says.
     """
     if "node" in address:
-        return _node_folder(store, address["node"], into)
+        return _node_folder(store, address["node"], address.get("inside", ""), into)
     place = Path(address["folder"])
     # On another machine of a pool the Hub's copy may not be there yet.
     reference = address["folder"] if place.is_dir() or not address.get("revision") else address["reference"]
@@ -41,15 +41,16 @@ def local_folder(store: Store, address: JSON, digest: str, *, weights: bool, int
     return found.folder
 
 
-def _node_folder(store: Store, path: str, into: Path) -> Path:
+def _node_folder(store: Store, path: str, inside: str, into: Path) -> Path:
     manifest = read_manifest(store, path)
     if manifest is None:
         raise StoreDamaged(store.address(path), "it has no whole manifest")
-    folder = store.local_path(path) if store.local is not None else into
+    folder = store.local_path(f"{path}/{inside}") if store.local is not None else into
     for entry in manifest.files:
-        if "/" in entry.name:  # optimizer states and the like are no part of the model
+        parent, _, name = entry.name.rpartition("/")
+        if parent != inside:  # optimizer states and the like are no part of the model
             continue
-        file = folder / entry.name
+        file = folder / name
         if store.local is None and not (file.exists() and file.stat().st_size == entry.bytes):
             folder.mkdir(parents=True, exist_ok=True)
             store.fs.get_file(store.inside(f"{path}/{entry.name}"), str(file))

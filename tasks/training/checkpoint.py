@@ -2,8 +2,12 @@
 
 A checkpoint is made in `writing-N/`, its files reach the disk, the folder is renamed, and `manifest.json`
 with the size and sha256 of each file is written last. What has no whole manifest is never loaded: `newest`
-removes it. The last two are kept, and the one whose
-state a larger milestone goes on from. Imports no torch: the parent looks here before it starts the processes.
+removes it. The last two are kept, and the one whose state a larger milestone goes on from. Imports no torch:
+the parent looks here before it starts the processes.
+
+Weights that are measured later (`training.eval_at`) lie in `kept/`, a file a step, which has its name once it
+is whole. They are written before the checkpoint of their step, so whoever goes on from one finds those before
+it; a checkpoint that lacks them is removed too.
 
 What it holds knows nothing of ranks: the fp32 weights and both AdamW moments, by parameter name, and the
 record of all steps. So training goes on with any number of ranks, ZeRO stage or offload; on the same ones
@@ -16,7 +20,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +34,7 @@ from tasks.training.steps import Row
 logger = logging.getLogger(__name__)
 
 KEPT = 2
+WEIGHTS_KEPT = "kept"
 PARTS = ("weights", "exp_avg", "exp_avg_sq")
 """One safetensors file each: the fp32 weights and the two moments of AdamW."""
 CURVE = "curve.json"
@@ -107,13 +112,37 @@ def commit(writing: Path, step: int, how: JSON, *, keep: int) -> Checkpoint:
     return Checkpoint(final, step)
 
 
-def newest(work: Path) -> Checkpoint | None:
-    """The newest whole checkpoint, its digests checked; what is not whole is removed."""
+def keep_weights(writing: Path, step: int) -> None:
+    """Keep the weights of a step.
+
+    Args:
+        writing: from `begin`, with the weights.
+        step: steps done.
+    """
+    file = weights_kept(writing.parent, step)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    replace_durably(writing / f"{PARTS[0]}.safetensors", file)
+    writing.rmdir()
+
+
+def weights_kept(work: Path, step: int) -> Path:
+    """The file of the weights that are kept of a step, fp32."""
+    return work / WEIGHTS_KEPT / f"step-{step:06d}.safetensors"
+
+
+def newest(work: Path, kept: Collection[int] = ()) -> Checkpoint | None:
+    """The newest whole checkpoint, its digests checked; what is not whole is removed.
+
+    Args:
+        work: the training's folder.
+        kept: steps whose weights are kept: those before a checkpoint belong to it.
+    """
     for left in work.glob("writing-*"):
         shutil.rmtree(left)
     for step in sorted(_steps(work), reverse=True):
         folder = work / f"step-{step}"
-        why = _why_broken(folder)
+        lost = [before for before in kept if before <= step and not weights_kept(work, before).exists()]
+        why = f"the weights of step {lost[0]} are lost" if lost else _why_broken(folder)
         if why is None:
             return Checkpoint(folder, step)
         logger.warning("the checkpoint %s is left out: %s", folder, why)

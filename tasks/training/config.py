@@ -103,6 +103,10 @@ class TrainingConfig(StageConfig):
     selective: Selective | None = None
     """Learn from a share of the tokens only, chosen by a reference model; left out: from all."""
 
+    eval_at: tuple[float, ...] = ()
+    """Fractions of a milestone's steps, growing from 0 to 1, at which the held-out slices are measured: the
+    stability gap. The models between the first and the last are kept in the model's folder, under at/."""
+
     profile: Literal["", "paper", "fast"] = how("")
     """Sets those of zero_stage, offload and gradient_checkpointing that are not given: "paper" shares all,
     offloads and recomputes; "fast" takes what fits the devices at the least cost."""
@@ -151,6 +155,16 @@ class TrainingConfig(StageConfig):
             raise ValueError(
                 "min_lr_fraction=0 with schedule='infinite', whose annealing is exponential and never gets "
                 "there; use a small one such as 0.01, or schedule='wsd'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _measurable(self) -> "TrainingConfig":
+        growing = all(a < b for a, b in zip(self.eval_at, self.eval_at[1:], strict=False))
+        if self.eval_at and not (growing and self.eval_at[0] == 0 and self.eval_at[-1] == 1):
+            raise ValueError(
+                f"eval_at={list(self.eval_at)}: expected fractions of the steps, growing from 0 (what "
+                "training starts from) to 1 (the final model), such as [0, 0.01, 0.05, 0.2, 1]"
             )
         return self
 
@@ -301,6 +315,11 @@ def config_of(made: Node, told: JSON) -> tuple[TrainingConfig, int]:
     fields["base_model"] = made.reads["base"].get("reference") or made.reads["base"].get("node")
     fields |= {name: told[name] for name in HOW_FIELDS if name in told}
     return TrainingConfig.model_validate(fields), int(made.config["seed"])
+
+
+def at_folder(step: int) -> str:
+    """Where a training's folder has the model as it was after a step (`eval_at`)."""
+    return f"at/step-{step:06d}"
 
 
 class TrainingJob(BaseModel):

@@ -28,8 +28,16 @@ from tasks.store.errors import DaptError, ResourceError
 from tasks.store.json import JSON
 from tasks.store.packed import PackedCorpus
 from tasks.store.paths import Store
-from tasks.training.checkpoint import Checkpoint, begin, commit, write_curve
-from tasks.training.config import SPREAD_FIELDS, TrainingConfig, TrainingJob
+from tasks.training.checkpoint import (
+    PARTS,
+    Checkpoint,
+    begin,
+    commit,
+    keep_weights,
+    weights_kept,
+    write_curve,
+)
+from tasks.training.config import SPREAD_FIELDS, TrainingConfig, TrainingJob, at_folder
 from tasks.training.data import Batches
 from tasks.training.document import keep_documents_apart, share_targets
 from tasks.training.events import FOLDER as EVENTS
@@ -134,7 +142,7 @@ def train(job: Job) -> None:
         result |= _usage(rank, start)
     if rank.leads:
         result |= spec.config.model_dump(include=set(SPREAD_FIELDS))
-        _finish(job, spec, rank, order, result)
+        _finish(job, spec, rank, schedule, result)
     elif not spec.leads and rank.is_first_here:
         job.write_result({"ranks": rank.count})
     dist.barrier()
@@ -247,7 +255,10 @@ def _run(
     if rank.leads:
         events = begin_events(events, rank.curve, f"{time.time():.0f}.dapt")
     queue: deque[Queued] = deque()
+    kept = schedule.kept(config.eval_at)
     began = time.perf_counter()
+    if start in kept:  # what a smaller milestone left
+        _keep(job.folder, rank, start)
     for step in range(start, steps):
         rate = config.learning_rate * schedule.fraction(step)
         queue.append(_step(spec, rank, batches, meter, step, rate))
@@ -259,6 +270,8 @@ def _run(
             if rank.leads:
                 teller.tell(row)
                 add_events(events, [row])
+        if step + 1 in kept:
+            _keep(job.folder, rank, step + 1)
         if due:
             _checkpoint(job.folder, rank, step + 1, keep)
     return time.perf_counter() - began
@@ -311,6 +324,14 @@ def _checkpoint(work: Path, rank: Rank, step: int, keep: int) -> None:
     dist.barrier()
 
 
+def _keep(work: Path, rank: Rank, step: int) -> None:
+    writing = begin(work, step) if rank.leads else None
+    save_state(rank.engine, writing, PARTS[:1])
+    if writing is not None:
+        keep_weights(writing, step)
+        logger.info("weights of step %d are kept", step)
+
+
 def _usage(rank: Rank, start: int) -> JSON:
     """Peak memory: of the process over all ranks, of the device in this one, where each row has its own."""
     peak = torch.tensor([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024], dtype=torch.int64)
@@ -324,13 +345,17 @@ def _usage(rank: Rank, start: int) -> JSON:
     return {"peak_rss_bytes": int(peak.item()), "peak_device_bytes": device, "device": rank.device.type}
 
 
-def _finish(job: Job, spec: TrainingJob, rank: Rank, order: SequenceOrder, result: JSON) -> None:
-    """Save the model from the last checkpoint."""
-    final = Checkpoint.at(job.folder / f"step-{order.num_steps}")
+def _finish(job: Job, spec: TrainingJob, rank: Rank, schedule: Schedule, result: JSON) -> None:
+    """Save the model from the last checkpoint, and those of the steps whose weights were kept."""
+    final = Checkpoint.at(job.folder / f"step-{schedule.end}")
+    folders = {job.folder / "model": final.part("weights")}
+    for step in schedule.kept(spec.config.eval_at):
+        folders[job.folder / "model" / at_folder(step)] = weights_kept(job.folder, step)
     model = load_model(Path(spec.base))
-    load_weights(model, final.part("weights"))
     dtype = torch.bfloat16 if spec.config.precision == "bf16" else torch.float32
-    save_model(model.to(dtype), Path(spec.base), job.folder / "model")
+    for folder, weights in folders.items():
+        load_weights(model.float(), weights)
+        save_model(model.to(dtype), Path(spec.base), folder)
     curve = final.curve()
     begin_events(job.folder / "model" / EVENTS, curve, "dapt")
     job.write_result({**result, "curve": curve, "micro_batch": rank.micro_batch})

@@ -67,7 +67,11 @@ def build_training(writer: NodeWriter) -> None:
     work, sent = work_folder(store, node.fingerprint), checkpoints_of(node.fingerprint)
     schedule = Schedule.of(config, borders, order.replay)
     keep = schedule.leave if config.continuation == "extend" else 0
-    checkpoint = newest(work) if store.local is not None else fetch_newest(store, sent, work, keep=keep)
+    kept = schedule.kept(config.eval_at)
+    if store.local is not None:
+        checkpoint = newest(work, kept)
+    else:
+        checkpoint = fetch_newest(store, sent, work, keep=keep, kept=kept)
     if checkpoint is None and "previous" in node.reads:
         checkpoint = extended(store, node, work, schedule.begin)
     if checkpoint:

@@ -20,6 +20,7 @@ begins with the smaller one's final state, and warms up again.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -77,6 +78,15 @@ class Schedule:
     def leave(self) -> int:
         """The step whose state a larger milestone goes on from."""
         return self.end - self.anneal
+
+    def measured(self, fractions: Sequence[float]) -> list[int]:
+        """The steps done at fractions of those trained for this milestone, each once, rounded up."""
+        trained = self.end - self.begin
+        return sorted({self.begin + math.ceil(round(fraction * trained, 6)) for fraction in fractions})
+
+    def kept(self, fractions: Sequence[float]) -> list[int]:
+        """Those of `measured` that are neither the base, which has no step, nor the final model."""
+        return [step for step in self.measured(fractions) if 0 < step < self.end]
 
     def fraction(self, step: int) -> float:
         """What the peak is multiplied with at a step (from 0): in (0, 1] where min_lr_fraction > 0."""

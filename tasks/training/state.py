@@ -5,7 +5,7 @@ ones need a conversion, and none exists for stage 0. Here each tensor is gathere
 layout can take apart again: fp32 master weights and moments are copied bit for bit, the step is a number.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,15 @@ Engine = Any
 _MOMENTS = PARTS[1:]
 
 
-def save_state(engine: Engine, writing: Path | None) -> None:
+def save_state(engine: Engine, writing: Path | None, parts: Sequence[str] = PARTS) -> None:
     """Write the parts of a checkpoint; every rank takes part, one writes.
 
     Args:
         engine: between two steps.
         writing: the folder, on the rank that writes; None on the others.
+        parts: which.
     """
-    for part in PARTS:
+    for part in parts:
         tensors: dict[str, torch.Tensor] = {}
         for name, parameter in engine.module.named_parameters():
             whole = _gathered(engine, parameter, part)

@@ -6,6 +6,8 @@ from itertools import islice, takewhile
 import httpx
 import pytest
 
+from deployments.catalog import catalog
+from flows.forgetting import FORGOT
 from tests.deployments.team import Team, a_team
 from tests.flows.commands import dapt, started
 from tests.flows.world import ROOT, World, make_world
@@ -28,6 +30,14 @@ def deploy(team: Team, *words: str) -> dict[str, object]:
 
 def named(changes: list[dict[str, object]]) -> set[str]:
     return {f"{change['action']} {change['kind']} {change['name']}" for change in changes}
+
+
+def test_a_run_that_forgot_has_ended_and_is_not_run_again(given_world: World) -> None:
+    """Events bear a state's name: unknown to the watch, its end would be taken for silence."""
+    items = catalog(given_world.load(), store="/store", pool="gpu", num_gpus=1, cron="")
+    triggers = {item.name: item.body["trigger"] for item in items if item.kind == "automation"}
+    assert f"prefect.flow-run.{FORGOT}" in triggers["dapt: runs that fell silent"]["expect"]
+    assert triggers["dapt: runs that crashed"]["after"] == ["prefect.flow-run.Crashed"]
 
 
 def test_a_dry_run_tells_all_and_makes_nothing(bare: Team) -> None:

@@ -115,7 +115,7 @@ def test_a_source_that_is_missing_is_exit_1_and_json_all_the_same(given: World, 
         assert done.code == 1
         assert "none/*.txt' matches no file" in done.told["error"]
         assert done.err == f"error: {done.told['error']}\n"
-    keys = {"recipe", "stages", "milestones", "base", "failed", "report", "error"}
+    keys = {"recipe", "stages", "milestones", "base", "failed", "report", "forgetting", "error"}
     done = here(given, "run", "recipe.toml", "--json", "--set", 'download.files=["none/*.txt"]')
     assert set(done.told) == keys
 
@@ -145,7 +145,7 @@ def test_help_names_every_command_and_no_arguments_are_help(given: World, here: 
 def test_what_is_told_is_one_json_object_or_a_text(corpora: World, here: Here) -> None:
     told = {command: here(corpora, command, "recipe.toml", "--json").told for command in ("plan", "status")}
     assert set(told["plan"]) == {"recipe", "nodes", "totals", "memory", "pool"}
-    assert set(told["status"]) == {"recipe", "failed", "waiting", "missing", "stages"}
+    assert set(told["status"]) == {"recipe", "failed", "waiting", "missing", "stages", "forgetting"}
     for what in ("dropped", "packed"):
         shown = here(corpora, "show", "recipe.toml", what, "-n", "2", "--json").told
         assert len(shown[what]) == 2

@@ -46,7 +46,7 @@ def fail_packing(world: World, error: str) -> str:
 
 def test_status_before_any_run_tells_what_is_missing(given: World) -> None:
     told = inspect.status(given.resolve(), on_server=False)
-    assert set(told) == {"recipe", "failed", "waiting", "missing", "stages"}
+    assert set(told) == {"recipe", "failed", "waiting", "missing", "stages", "forgetting"}
     assert (told["failed"], told["waiting"]) == ([], [])
     assert told["stages"]["corpus"] == {"stand": 0, "expected": 2}
     assert told["stages"]["training"] == {"stand": 0, "expected": 2}

@@ -96,7 +96,7 @@ def test_the_second_half_completes_what_the_first_began(story: Story) -> None:
 
 def test_a_whole_run_s_json_has_the_promised_keys(story: Story) -> None:
     told = story.done.told
-    assert set(told) == {"recipe", "stages", "milestones", "base", "failed", "report", "error"}
+    assert set(told) == {"recipe", "stages", "milestones", "base", "failed", "report", "forgetting", "error"}
     assert told["error"] is None
     assert all(set(tally) == STAGE_KEYS for tally in told["stages"].values())
     assert {"training", "evaluation", "report"} <= set(told["stages"])

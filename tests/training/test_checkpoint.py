@@ -2,7 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from tasks.training.checkpoint import Checkpoint, begin, commit, newest, write_curve
+from tasks.training.checkpoint import (
+    Checkpoint,
+    begin,
+    commit,
+    keep_weights,
+    newest,
+    weights_kept,
+    write_curve,
+)
 
 
 def make(work: Path, step: int, *, keep: int = 0) -> Checkpoint:
@@ -54,3 +62,26 @@ def test_a_folder_still_being_written_is_no_checkpoint(tmp_path: Path) -> None:
     begin(tmp_path, 4)
     assert newest(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_are_kept_outlast_the_checkpoints(tmp_path: Path) -> None:
+    writing = begin(tmp_path, 3)
+    (writing / "weights.safetensors").write_bytes(b"three")
+    keep_weights(writing, 3)
+    for step in (3, 4, 5, 6):
+        make(tmp_path, step)
+    assert weights_kept(tmp_path, 3).read_bytes() == b"three"
+    found = newest(tmp_path, [3])
+    assert found is not None
+    assert found.step == 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "step-5", "step-6"]
+
+
+def test_a_checkpoint_that_lacks_the_weights_before_it_is_not_gone_on_from(tmp_path: Path) -> None:
+    """Kept too late they would be those of another step, or of none."""
+    make(tmp_path, 4)
+    make(tmp_path, 8)
+    found = newest(tmp_path, [6, 9])
+    assert found is not None
+    assert found.step == 4
+    assert not (tmp_path / "step-8").exists()

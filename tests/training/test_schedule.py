@@ -119,6 +119,33 @@ def test_an_extended_cosine_warms_up_again_over_what_is_new() -> None:
     assert fractions(made) == fractions(schedule(100))
 
 
+def test_what_is_measured_on_the_way_is_at_fractions_of_what_is_trained_rounded_up() -> None:
+    made = schedule(30)
+    assert made.measured((0, 0.01, 0.02, 0.1, 0.5, 0.99, 1)) == [0, 1, 3, 15, 30]
+    assert made.kept((0, 0.01, 0.02, 0.1, 0.5, 0.99, 1)) == [1, 3, 15], "neither the base nor the end"
+    assert schedule(700).measured((0, 0.07, 0.29, 1)) == [0, 49, 203, 700], "0.07 * 700 is a little above 49"
+    assert (made.measured(()), made.kept(())) == ([], [])
+
+
+def test_a_milestone_that_extends_another_keeps_what_it_begins_with() -> None:
+    made = schedule((30, 50), continuation="extend", schedule="wsd", anneal_fraction=0.1)
+    assert (made.begin, made.end) == (27, 50)
+    assert made.kept((0, 0.5, 1)) == [27, 39]
+
+
+@given(
+    st.integers(1, 500),
+    st.lists(st.integers(1, 99), unique=True).map(
+        lambda parts: [0.0, *(p / 100 for p in sorted(parts)), 1.0]
+    ),
+)
+def test_measured_steps_grow_from_the_first_to_the_last(steps: int, at: list[float]) -> None:
+    measured = schedule(steps).measured(at)
+    assert (measured[0], measured[-1]) == (0, steps)
+    assert all(a < b for a, b in pairwise(measured))
+    assert set(measured) == {-(-round(100 * fraction) * steps // 100) for fraction in at}
+
+
 @pytest.mark.train
 @pytest.mark.parametrize(("steps", "warmup", "least"), [(20, 0.1, 0.1), (100, 0.25, 0.0), (37, 0.0, 0.5)])
 def test_the_schedule_is_that_of_transformers(steps: int, warmup: float, least: float) -> None:

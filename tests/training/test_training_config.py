@@ -44,11 +44,12 @@ def test_what_is_computed_is_identity() -> None:
         made(TrainingConfig(base_model="a", learning_rate=2e-4)),
         made(TrainingConfig(base_model="a", betas=(0.9, 0.999))),
         made(TrainingConfig(base_model="a", document_mask=True)),
+        made(TrainingConfig(base_model="a", eval_at=(0, 0.5, 1))),
         made(plain, seed=2),
         made(plain, corpora=CORPORA[1:]),  # the same corpus, but no border at 100
         made(plain, corpora=CORPORA[:1]),
     ]
-    assert len({made(plain).fingerprint, *(other.fingerprint for other in others)}) == 7
+    assert len({made(plain).fingerprint, *(other.fingerprint for other in others)}) == 8
 
 
 def test_a_reference_is_identity_by_its_files_and_not_by_its_name() -> None:
@@ -137,3 +138,18 @@ def test_a_thinned_curve_keeps_its_ends() -> None:
     found = thinned(rows, 500)
     assert (len(found), found[0], found[-1]) == (500, rows[0], rows[-1])
     assert thinned(rows[:3], 500) == rows[:3]
+
+
+@pytest.mark.parametrize(
+    "given", [(0.5,), (0, 0.5), (0.1, 1), (0, 0.5, 0.5, 1), (0, 0.6, 0.5, 1), (0, 1.5), (-1, 1)]
+)
+def test_evaluations_on_the_way_grow_from_the_start_to_the_end(given: tuple[float, ...]) -> None:
+    with pytest.raises(ValidationError, match="expected fractions of the steps, growing from 0"):
+        TrainingConfig(base_model="a", eval_at=given)
+
+
+def test_no_evaluation_on_the_way_is_no_identity() -> None:
+    plain = made(TrainingConfig(base_model="a"))
+    assert made(TrainingConfig(base_model="a", eval_at=())).fingerprint == plain.fingerprint
+    kept = made(TrainingConfig(base_model="a", eval_at=(0, 0.25, 1)))
+    assert config_of(kept, how_of(TrainingConfig(base_model="a"), 1))[0].eval_at == (0, 0.25, 1)
