@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from flows.milestones import BITS
+from flows.milestones import BITS, scored
 from flows.resolve import Resolved
 from tasks.evaluation.statistics import Difference, paired_accuracy, paired_bits_per_byte
 from tasks.store.json import JSON
@@ -18,7 +18,7 @@ _BOOTSTRAP_SEED = 17
 def deltas(resolved: Resolved, base_units: dict[str, Node], units: dict[str, Node]) -> JSON:
     """Paired differences against the base, by metric, where both sides were measured."""
     found: JSON = {}
-    for name, unit in units.items():
+    for name, unit in scored(units).items():
         tables = [_items(resolved, node) for node in (base_units[name], unit)]
         compared = _compared(name, *tables)
         if compared is not None:

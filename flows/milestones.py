@@ -10,7 +10,7 @@ import tasks.packing.config as packing
 import tasks.training.config as training
 from flows.chain import DOMAIN, GENERAL, REPLAY, Walk
 from flows.resolve import Resolved
-from tasks.evaluation.config import EvaluatedModel, benchmark_node, held_out_node
+from tasks.evaluation.config import SAMPLES, EvaluatedModel, benchmark_node, held_out_node, samples_node
 from tasks.report.config import report_node
 from tasks.store.node import Node
 from tasks.store.tokens import format_tokens
@@ -132,7 +132,7 @@ def milestone_models(resolved: Resolved, walks: dict[str, Walk], corpora: list[N
 def evaluation_nodes(
     resolved: Resolved, model: Model, walks: dict[str, Walk], first_corpus: Node
 ) -> dict[str, Node]:
-    """What is measured on one model, by name: benchmarks, and `bits_per_byte.domain` and `.general`.
+    """What is made of one model, by name: benchmarks, `bits_per_byte.domain` and `.general`, `samples`.
 
     The domain's slice lies within the first milestone's shards, so that base and all milestones are compared
     on the same documents. Adopted tokens have no text, so no domain slice.
@@ -156,15 +156,28 @@ def evaluation_nodes(
         used[DOMAIN] = len(first_corpus.reads["shards"])
     if GENERAL in walks:
         used[GENERAL] = len(walks[GENERAL].used)
-    for corpus, num_shards in used.items():
-        shards = resolved.chains[corpus].shards[:num_shards]
+    slices = {
+        corpus: [
+            (shard.nodes["download"], shard.nodes["dedup"])
+            for shard in resolved.chains[corpus].shards[:num_shards]
+        ]
+        for corpus, num_shards in used.items()
+    }
+    for corpus, shards in slices.items():
         found[f"{BITS}.{corpus}"] = held_out_node(
             evaluated,
-            [(shard.nodes["download"], shard.nodes["dedup"]) for shard in shards],
+            shards,
             max_documents=recipe.held_out.max_documents,
             context=recipe.packing.sequence_length,
         )
+    if DOMAIN in slices:
+        found[SAMPLES] = samples_node(evaluated, slices[DOMAIN])
     return found
+
+
+def scored(units: Mapping[str, Node]) -> dict[str, Node]:
+    """Those that give a score."""
+    return {name: unit for name, unit in units.items() if name != SAMPLES}
 
 
 def report_node_of(

@@ -18,6 +18,7 @@ from flows.milestones import (
 from flows.record import write_record
 from flows.replay import replay_told
 from flows.resolve import Resolved
+from tasks.evaluation.config import SAMPLES
 from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, stands
 from tasks.store.node import Node
@@ -264,7 +265,7 @@ def _add_models(resolved: Resolved, until: str, walks: dict[str, Walk], done: JS
 
 
 def scores_of(resolved: Resolved, units: dict[str, Node]) -> tuple[JSON, list[Manifest]]:
-    """The scores of a model that stand, and their manifests."""
+    """The scores of a model that stand, and the manifests of all that was made of it."""
     scores: JSON = {BITS: {}}
     found: list[Manifest] = []
     for name, unit in units.items():
@@ -273,6 +274,8 @@ def scores_of(resolved: Resolved, units: dict[str, Node]) -> tuple[JSON, list[Ma
             continue
         found.append(manifest)
         kind, _, corpus = name.partition(".")
+        if name == SAMPLES:
+            continue
         if kind == BITS and corpus:
             scores[BITS][corpus] = manifest.details["bits_per_byte"]
         else:

@@ -26,6 +26,7 @@ from flows.reasons import Reasons
 from flows.replay import replay_in_words, replay_told
 from flows.resolve import Resolved
 from flows.standing import standing
+from tasks.evaluation.config import SAMPLES
 from tasks.store.fingerprint import source_hash
 from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, stands
@@ -290,6 +291,7 @@ def _add_evaluations(
             chains = resolved.chains.items()
             measured = [corpus for corpus, chain in chains if chain.has_text and corpus != REPLAY]
             names += [f"bits_per_byte.{corpus}" for corpus in measured] if recipe.held_out.fraction else []
+            names += [SAMPLES] if recipe.held_out.fraction and DOMAIN in measured else []
             units = dict.fromkeys(names, None)
         for name, unit in units.items():
             found = draft.look(unit)

@@ -1,4 +1,4 @@
-"""What an evaluation is: one node a (model, benchmark), one a (model, held-out slice).
+"""What an evaluation is: one node a (model, benchmark), one a (model, held-out slice), one a model's samples.
 
 A model is known by its content (the digest of a base model's files, or the fingerprint of the training that
 made it), a benchmark by its lm-eval name and lm-eval's version, a slice by the verdicts that chose its
@@ -28,6 +28,11 @@ ALL_ITEMS = 0
 """`limit` for all items of a benchmark."""
 OWN_FEWSHOT = -1
 """`num_fewshot` for what the benchmark's own definition says."""
+
+SAMPLES = "samples"
+"""The name of the unit that writes instead of scoring: it is no score."""
+_SAMPLES, _OF_FIRST = 10, 100
+_PROMPT_TOKENS, _NEW_TOKENS = 32, 48
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+:-]*")
 
@@ -82,6 +87,22 @@ class HeldOutUnit(StageConfig):
     max_documents: int = Field(ge=0)
     context: int = Field(ge=1)
     """Tokens a window; the model's own limit where that is smaller."""
+    eos_id: int = Field(ge=0)
+    """The token before a document's first, as in the packed rows."""
+
+
+class SamplesUnit(StageConfig):
+    """The identity of sample continuations of held-out documents, besides the model and the verdicts."""
+
+    kind: Literal["samples"]
+    documents: int = Field(ge=1)
+    """Continued at most: the first that are longer than a prompt."""
+    of_first: int = Field(ge=1)
+    """Held-out documents that are looked at for them."""
+    prompt_tokens: int = Field(ge=1)
+    """A document's first; half the model's context where that is smaller."""
+    new_tokens: int = Field(ge=1)
+    """Written after each, as far as the context goes."""
     eos_id: int = Field(ge=0)
     """The token before a document's first, as in the packed rows."""
 
@@ -151,6 +172,30 @@ def held_out_node(
         context: tokens a window, the recipe's `packing.sequence_length`.
     """
     unit = HeldOutUnit(kind="held_out", max_documents=max_documents, context=context, eos_id=model.eos_id)
+    return _slice_node(unit, model, shards)
+
+
+def samples_node(model: EvaluatedModel, shards: Sequence[tuple[Node, Node]]) -> Node:
+    """The node of one model's continuations of the first held-out documents.
+
+    Args:
+        model: what writes them.
+        shards: (download, dedup) nodes of the domain in source order, those of the first milestone.
+    """
+    unit = SamplesUnit(
+        kind="samples",
+        documents=_SAMPLES,
+        of_first=_OF_FIRST,
+        prompt_tokens=_PROMPT_TOKENS,
+        new_tokens=_NEW_TOKENS,
+        eos_id=model.eos_id,
+    )
+    return _slice_node(unit, model, shards)
+
+
+def _slice_node(
+    unit: HeldOutUnit | SamplesUnit, model: EvaluatedModel, shards: Sequence[tuple[Node, Node]]
+) -> Node:
     slice_inputs = {f"dedup_{position:05d}": dedup.fingerprint for position, (_, dedup) in enumerate(shards)}
     return Node(
         stage=STAGE,

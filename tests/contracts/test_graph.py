@@ -70,7 +70,7 @@ def test_flows_tasks_nodes_and_edges_are_those_of_the_golden_file(
         report.write_recipe_report,
     )
     tasks = [*corpus.TASKS.values(), corpus.commit_corpus, gpu.make_base, gpu.train_milestone]
-    tasks += [gpu.evaluate_benchmark, gpu.evaluate_held_out]
+    tasks += [gpu.evaluate_benchmark, gpu.evaluate_held_out, gpu.write_samples]
     golden(
         "graph",
         {
