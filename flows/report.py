@@ -8,10 +8,11 @@ import platform
 from collections.abc import Iterable
 
 import msgspec
+import pyarrow as pa
 from prefect import flow, tags
 
 from flows.chain import DOMAIN, GENERAL, Walk, room_of
-from flows.differences import deltas
+from flows.differences import compare_groups, compare_units
 from flows.milestones import (
     BITS,
     Model,
@@ -34,6 +35,7 @@ from tasks.store.fingerprint import source_hash
 from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, read_manifest, stands
 from tasks.store.node import Node
+from tasks.store.shard import read_table
 from tasks.store.tokens import format_tokens
 
 _LIBRARIES = ("daptflow", "torch", "transformers", "deepspeed", "lm_eval", "tokenizers", "pyarrow", "prefect")
@@ -72,10 +74,10 @@ def write_recipe_report(recipe: Recipe) -> JSON:
 def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]) -> JSON:
     """`ReportFacts` as plain JSON."""
     recipe = resolved.recipe
-    base, *models = [base_model(resolved), *milestone_models(resolved, walks, corpora)]
-    base_units = evaluation_nodes(resolved, base, walks, corpora[0])
+    models = [base_model(resolved), *milestone_models(resolved, walks, corpora)]
+    units = [evaluation_nodes(resolved, model, walks, corpora[0]) for model in models]
     used_stages = stages_used(resolved, walks).items()
-    base_scores, base_manifests = _scores(resolved, base_units)
+    base_scores, base_manifests = _scores(resolved, units[0])
     return {
         "recipe": {
             "name": recipe.name,
@@ -94,10 +96,8 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
         "funnel": [_stage(stage, used) for stage, used in used_stages if used.manifests],
         "base": {"scores": base_scores, "evaluation_seconds": sum(m.seconds for m in base_manifests)},
         "milestones": [
-            _milestone(
-                resolved, model, corpus, base_units, evaluation_nodes(resolved, model, walks, corpora[0])
-            )
-            for model, corpus in zip(models, corpora, strict=True)
+            _milestone(resolved, model, corpus, units[: number + 1])
+            for number, (model, corpus) in enumerate(zip(models[1:], corpora, strict=True), 1)
         ],
         "sources": [
             {
@@ -112,7 +112,7 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
             }
             for corpus, source in resolved.sources.items()
         ],
-        "lineage": _lineage(resolved, [base, *models], corpora),
+        "lineage": _lineage(resolved, models, corpora),
     }
 
 
@@ -167,12 +167,25 @@ def _scores(resolved: Resolved, units: dict[str, Node]) -> tuple[JSON, list[Mani
         if kind == BITS and corpus and scores[BITS].get(corpus) is not None:
             manifest = read_manifest(resolved.store, unit.path)
             scores[BITS][corpus] = manifest.details if manifest else None
+        elif name in scores:
+            items = read_table(resolved.store, unit.path)
+            shares = {
+                "majority": most_frequent(items["target"]),
+                "most_chosen": most_frequent(items["chosen"]),
+            }
+            scores[name] = scores[name] | shares
     return scores, manifests
 
 
-def _milestone(
-    resolved: Resolved, model: Model, corpus: Node, base_units: dict[str, Node], units: dict[str, Node]
-) -> JSON:
+def most_frequent(answers: pa.ChunkedArray) -> float | None:
+    """The share of the most frequent answer among all; None where no answer is known."""
+    counts = answers.drop_null().value_counts()
+    return max(count["counts"] for count in counts.to_pylist()) / len(answers) if len(counts) else None
+
+
+def _milestone(resolved: Resolved, model: Model, corpus: Node, measured: list[dict[str, Node]]) -> JSON:
+    """One milestone; `measured` are the units of the base and of every model up to its own."""
+    store, base, units = resolved.store, measured[0], measured[-1]
     trained = read_manifest(resolved.store, model.node.path) if model.node else None
     assert trained is not None, "a report is written when its models stand"
     scores, manifests = _scores(resolved, units)
@@ -192,7 +205,9 @@ def _milestone(
         "peak_rss_bytes": details["ranks_peak_rss_bytes"],
         "checkpoint": resolved.store.address(trained.path),
         "scores": scores,
-        "deltas": deltas(resolved, base_units, units),
+        "deltas": compare_units(store, base, units),
+        "previous": compare_units(store, measured[-2], units) if len(measured) > 2 else {},
+        "groups": compare_groups(store, base, units, resolved.recipe.evaluation.groups),
         "evaluation_seconds": sum(m.seconds for m in manifests),
     }
 

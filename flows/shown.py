@@ -11,7 +11,7 @@ from prefect import tags
 
 from flows.artifacts import Artifacts, artifacts
 from flows.chain import DOMAIN, Chain, Walk
-from flows.differences import deltas
+from flows.differences import compare_units
 from flows.milestones import BITS, base_model, corpus_nodes, evaluation_nodes, milestone_models, scored
 from flows.outcome import TOLD_UNDER, dropped_told
 from flows.recipe import Recipe
@@ -174,7 +174,7 @@ def show_scores(resolved: Resolved, walks: dict[str, Walk]) -> None:
         scores = {name: _score(stands(resolved.store, unit.path)) for name, unit in units.items()}
         if all(score is None for score, _ in scores.values()):
             continue
-        paired = {} if model is base else deltas(resolved, base_units, units)
+        paired = {} if model is base else compare_units(resolved.store, base_units, units)
         for name, (score, stderr) in scores.items():
             row = rows[name]
             row[model.label] = _rounded(score)

@@ -10,11 +10,11 @@ import importlib.metadata
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from tasks.store.config import StageConfig
+from tasks.store.config import StageConfig, how
 from tasks.store.json import JSON
 from tasks.store.node import Node
 
@@ -33,6 +33,12 @@ SAMPLES = "samples"
 """The name of the unit that writes instead of scoring: it is no score."""
 _SAMPLES, _OF_FIRST = 10, 100
 _PROMPT_TOKENS, _NEW_TOKENS = 32, 48
+
+GROUPS = {
+    "educational": ["mmlu", "arc_challenge", "arc_easy", "hellaswag"],
+    "general": ["winogrande", "boolq", "piqa"],
+}
+"""Benchmarks near to educational text and others: what is told together unless the recipe says otherwise."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+:-]*")
 
@@ -58,6 +64,24 @@ class EvaluationConfig(StageConfig):
 
     num_fewshot: int = Field(OWN_FEWSHOT, ge=-1)
     """Examples before each question; -1: what the benchmark's own definition says (for most: none)."""
+
+    groups: dict[str, list[str]] = how(GROUPS)
+    """Benchmarks whose unweighted mean is told too, by the group's name; those not evaluated do not count."""
+
+    @model_validator(mode="after")
+    def _groups_of_benchmarks(self) -> Self:
+        known = {*self.benchmarks, *(name for members in GROUPS.values() for name in members)}
+        for group, members in self.groups.items():
+            unknown = [repr(name) for name in members if name not in known]
+            if unknown:
+                them = "it" if len(unknown) == 1 else "them"
+                raise ValueError(
+                    f"groups.{group} names {', '.join(unknown)}, which benchmarks does not list; "
+                    f"add {them} there, or leave {them} out of the group"
+                )
+            if not members or len(set(members)) < len(members):
+                raise ValueError(f"groups.{group} is {members}; expected one benchmark or more, each once")
+        return self
 
 
 class BenchmarkUnit(StageConfig):

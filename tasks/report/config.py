@@ -89,6 +89,10 @@ class BenchmarkScore(Facts):
     items: int | None = None
     chance: float | None = None
     """What guessing gives."""
+    majority: float | None = None
+    """Accuracy of always giving the answer that is most often right."""
+    most_chosen: float | None = None
+    """Share of items on which the model gave its most frequent answer."""
 
 
 class HeldOutScore(Facts):
@@ -126,13 +130,40 @@ class Scores(Facts):
 
 
 class Delta(Facts):
-    """A paired difference, milestone minus base, with its 95 % interval."""
-
-    model_config = ConfigDict(extra="allow")
+    """A paired difference, milestone minus what it is compared with, with its 95 % interval."""
 
     difference: float
     low: float
     high: float
+    stderr: float
+    p: float
+    """Two-sided."""
+    p_holm: float
+    """`p` corrected for all metrics that were compared with it."""
+    pairs: int
+    """Items or documents that both models answered."""
+    smallest: float | None = None
+    """The smallest true difference found in 80 % of runs; benchmarks only."""
+
+
+class GroupChange(Facts):
+    """The unweighted mean of a group of benchmarks, and its change against the base, with 95 % intervals."""
+
+    base: float
+    score: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    """Two-sided."""
+    p_holm: float
+    """`p` corrected for all groups."""
+    relative: float | None
+    """score / base - 1; None: the base has nothing right."""
+    relative_low: float | None
+    relative_high: float | None
+    benchmarks: list[str]
+    """Those of the group that were evaluated."""
 
 
 class BaseFacts(Facts):
@@ -185,6 +216,10 @@ class MilestoneFacts(Facts):
     scores: Scores = Scores()
     deltas: dict[str, Delta] = {}
     """Against the base, by metric: a benchmark's name, `bits_per_byte.domain`, `bits_per_byte.general`."""
+    previous: dict[str, Delta] = {}
+    """Against the milestone before; empty for the first."""
+    groups: dict[str, GroupChange] = {}
+    """Against the base, by the group's name."""
     evaluation_seconds: float | None = None
 
 

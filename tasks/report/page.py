@@ -12,10 +12,10 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from tasks.report.cells import Cell, Table
 from tasks.report.config import Lineage, ReportFacts
 from tasks.report.figures import Drawing
 from tasks.report.numbers import bytes_text, decimal_text
-from tasks.report.tables import Cell, Table
 from tasks.report.verdict import Verdict
 
 TEMPLATE = "page.html.j2"

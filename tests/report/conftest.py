@@ -48,6 +48,12 @@ def _benchmark(score: float, chance: float) -> dict[str, Any]:
     return {"score": score, "stderr": 0.0102, "metric": "acc_norm", "items": 2376, "chance": chance}
 
 
+def _delta(difference: float, low: float, high: float) -> dict[str, Any]:
+    p = 0.001 if low > 0 or high < 0 else 0.5
+    spread = {"stderr": (high - low) / 3.92, "p": p, "p_holm": 4 * p if p < 0.25 else 1.0, "pairs": 195}
+    return {"difference": difference, "low": low, "high": high} | spread
+
+
 _FACTS: dict[str, Any] = {
     "recipe": {
         "name": "edu-small",
@@ -86,10 +92,10 @@ _FACTS: dict[str, Any] = {
             "scores": {"arc_easy": _benchmark(0.4398, 0.25), "coin": _benchmark(0.4988, 0.5)}
             | {"bits_per_byte": _slices(2.323, 2.56)},
             "deltas": {
-                "arc_easy": {"difference": 0.0252, "low": 0.0096, "high": 0.0408},
-                "coin": {"difference": -0.0024, "low": -0.02, "high": 0.0152},
-                "bits_per_byte.domain": {"difference": -0.7, "low": -0.812, "high": -0.588},
-                "bits_per_byte.general": {"difference": 0.383, "low": 0.36, "high": 0.406},
+                "arc_easy": _delta(0.0252, 0.0096, 0.0408),
+                "coin": _delta(-0.0024, -0.02, 0.0152),
+                "bits_per_byte.domain": _delta(-0.7, -0.812, -0.588),
+                "bits_per_byte.general": _delta(0.383, 0.36, 0.406),
             },
         },
         {
@@ -102,9 +108,9 @@ _FACTS: dict[str, Any] = {
             "curve": _curve(900, 11_993_088, start=5.1, end=3.2),
             "scores": {"arc_easy": _benchmark(0.4402, 0.25), "bits_per_byte": _slices(2.11, 2.459)},
             "deltas": {
-                "arc_easy": {"difference": 0.0256, "low": 0.01, "high": 0.0412},
-                "bits_per_byte.domain": {"difference": -0.913, "low": -1.031, "high": -0.795},
-                "bits_per_byte.general": {"difference": 0.282, "low": 0.26, "high": 0.304},
+                "arc_easy": _delta(0.0256, 0.01, 0.0412),
+                "bits_per_byte.domain": _delta(-0.913, -1.031, -0.795),
+                "bits_per_byte.general": _delta(0.282, 0.26, 0.304),
             },
         },
     ],

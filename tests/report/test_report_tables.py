@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from tasks.report.cells import Cell, Column, Table
 from tasks.report.config import ReportFacts
 from tasks.report.page import markdown_table
-from tasks.report.tables import Cell, Column, Table, make_tables
+from tasks.report.tables import make_tables
 
 
 def tables_of(facts: dict[str, Any]) -> dict[str, Table]:

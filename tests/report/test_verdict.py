@@ -25,7 +25,7 @@ def verdict_of(facts: dict[str, Any]) -> Verdict:
 def test_an_interval_that_contains_zero_is_neither_gain_nor_loss(
     difference: float, low: float, high: float, bits: str, score: str
 ) -> None:
-    delta = Delta(difference=difference, low=low, high=high)
+    delta = Delta(difference=difference, low=low, high=high, stderr=0.05, p=0.001, p_holm=0.004, pairs=200)
     assert kind_of(delta=delta, has_both=True, lower_is_better=True) == bits
     assert kind_of(delta=delta, has_both=True, lower_is_better=False) == score
 
@@ -41,9 +41,8 @@ def test_gain_and_loss_are_told_with_their_intervals_in_two_sentences(facts_json
 
 def test_what_cannot_be_told_from_chance_is_not_called_a_loss(facts_json: dict[str, Any]) -> None:
     facts_json["milestones"][-1]["deltas"]["bits_per_byte.general"] = {
-        "difference": 0.01,
-        "low": -0.02,
-        "high": 0.04,
+        **{"difference": 0.01, "low": -0.02, "high": 0.04},
+        **{"stderr": 0.015, "p": 0.5, "p_holm": 0.5, "pairs": 150},
     }
     sentence = verdict_of(facts_json).sentences[1]
     assert "no change can be told from chance" in sentence
