@@ -27,6 +27,7 @@ from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
 from flows.server import remember_run
 from flows.shown import show_report, tags_of
+from flows.took import code_of, evaluation_took, samples_of, shards_took, training_took, wall_seconds
 from tasks.download.config import SourceConfig
 from tasks.report.task import write_report
 from tasks.settings import Settings
@@ -77,6 +78,9 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
     models = [base_model(resolved), *milestone_models(resolved, walks, corpora)]
     units = [evaluation_nodes(resolved, model, walks, corpora[0]) for model in models]
     used_stages = stages_used(resolved, walks).items()
+    made = [m for _, used in used_stages for m in (*used.manifests.values(), *used.beside.values())]
+    later = [model.node for model in models if model.node] + [unit for of in units for unit in of.values()]
+    made += filter(None, (read_manifest(resolved.store, node.path) for node in later))
     base_scores, base_manifests = _scores(resolved, units[0])
     return {
         "recipe": {
@@ -94,11 +98,15 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
             "devices": [],
         },
         "funnel": [_stage(stage, used) for stage, used in used_stages if used.manifests],
-        "base": {"scores": base_scores, "evaluation_seconds": sum(m.seconds for m in base_manifests)},
+        "base": {"scores": base_scores, **evaluation_took(base_manifests)},
         "milestones": [
             _milestone(resolved, model, corpus, units[: number + 1])
+            | shards_took(walks[DOMAIN], len(corpus.reads["shards"]))
             for number, (model, corpus) in enumerate(zip(models[1:], corpora, strict=True), 1)
         ],
+        "samples": samples_of(
+            resolved.store, {model.label: of for model, of in zip(models, units, strict=True)}
+        ),
         "sources": [
             {
                 "name": _described(
@@ -112,7 +120,7 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
             }
             for corpus, source in resolved.sources.items()
         ],
-        "lineage": _lineage(resolved, models, corpora),
+        "lineage": _lineage(resolved, models, corpora) | {"code": code_of(made)},
     }
 
 
@@ -150,6 +158,7 @@ def _stage(stage: str, used: Used) -> JSON:
         "tokens": sum(m.tokens for m in found),
         "shards": len(found),
         "seconds": sum(m.seconds for m in [*found, *beside]),
+        "wall_seconds": wall_seconds([*found, *beside]),
         "peak_rss_bytes": max(m.peak_rss_bytes for m in [*found, *beside]),
     }
 
@@ -199,17 +208,22 @@ def _milestone(resolved: Resolved, model: Model, corpus: Node, measured: list[di
         "tokens_trained": trained.tokens,
         "sequences_left_out": details["sequences_left_out"],
         "curve": details["curve"]["rows"],
-        "seconds": trained.seconds,
         "tokens_per_s": details["tokens_per_s"],
         "ranks": trained.how.get("ranks", 1),
         "peak_rss_bytes": details["ranks_peak_rss_bytes"],
         "checkpoint": resolved.store.address(trained.path),
         "scores": scores,
+        **training_took(store, trained, _tokens_a_step(resolved)),
+        **evaluation_took(manifests),
         "deltas": compare_units(store, base, units),
         "previous": compare_units(store, measured[-2], units) if len(measured) > 2 else {},
         "groups": compare_groups(store, base, units, resolved.recipe.evaluation.groups),
-        "evaluation_seconds": sum(m.seconds for m in manifests),
     }
+
+
+def _tokens_a_step(resolved: Resolved) -> int:
+    recipe = resolved.recipe
+    return recipe.training.global_batch_sequences * recipe.packing.sequence_length
 
 
 def _lineage(resolved: Resolved, models: list[Model], corpora: list[Node]) -> JSON:
@@ -221,5 +235,9 @@ def _lineage(resolved: Resolved, models: list[Model], corpora: list[Node]) -> JS
         "fingerprints": fingerprints,
         "config": resolved.recipe.model_dump(mode="json"),
         "drift": {room: source_hash(room) for room in dict.fromkeys(map(room_of, stages))},
-        "environment": {"python": platform.python_version(), "general": GENERAL in resolved.chains},
+        "environment": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "general": GENERAL in resolved.chains,
+        },
     }

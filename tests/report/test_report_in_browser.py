@@ -51,4 +51,4 @@ def test_nothing_is_wider_than_the_window(tmp_path: Path, facts_json: dict[str, 
     assert {int(frame) for frame, _, _ in told} == set(WIDTHS), done.stdout[-500:]
     for frame, page, figures in told:
         assert int(page) <= int(frame)
-        assert int(figures) == 5
+        assert int(figures) == 8
