@@ -27,7 +27,15 @@ from flows.recipe import Recipe
 from flows.resolve import Resolved, resolve
 from flows.server import remember_run
 from flows.shown import show_report, tags_of
-from flows.took import code_of, evaluation_took, samples_of, shards_took, training_took, wall_seconds
+from flows.took import (
+    code_of,
+    devices_of,
+    evaluation_took,
+    samples_of,
+    shards_took,
+    training_took,
+    wall_seconds,
+)
 from tasks.download.config import SourceConfig
 from tasks.report.task import write_report
 from tasks.settings import Settings
@@ -95,7 +103,7 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
             "platform": platform.platform(),
             "cpu_count": os.cpu_count() or 1,
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            "devices": [],
+            "devices": devices_of(made),
         },
         "funnel": [_stage(stage, used) for stage, used in used_stages if used.manifests],
         "base": {"scores": base_scores, **evaluation_took(base_manifests)},

@@ -102,6 +102,12 @@ def wall_seconds(manifests: Iterable[Manifest]) -> float:
     return total
 
 
+def devices_of(manifests: Iterable[Manifest]) -> list[str]:
+    """The accelerators that trainings had, by number and name."""
+    named = (manifest.how for manifest in manifests if manifest.how.get("device_name"))
+    return list(dict.fromkeys(f"{how['ranks']} x {how['device_name']}" for how in named))
+
+
 def code_of(manifests: Iterable[Manifest]) -> dict[str, list[str]]:
     """By stage: version and commit of the code that made its nodes."""
     found: dict[str, dict[str, None]] = {}

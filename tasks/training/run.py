@@ -159,6 +159,7 @@ def _record(
     writer.how |= {
         "base": writer.node.reads["base"],
         "device": result["device"],
+        "device_name": result["device_name"],
         "cores": len(os.sched_getaffinity(0)),
         **{name: result[name] for name in (*SPREAD_FIELDS, "micro_batch")},
         "resumed_from_step": result["from_step"],

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flows.took import code_of, evaluation_took, samples_of, training_took, wall_seconds
+from flows.took import code_of, devices_of, evaluation_took, samples_of, training_took, wall_seconds
 from tasks.store.manifest import Manifest
 from tasks.store.node import Node
 from tasks.store.paths import Store
@@ -120,6 +120,13 @@ def test_an_evaluation_costs_a_gpu_only_where_it_ran_on_one() -> None:
     )
     assert evaluation_took([on_cpu]) == {"evaluation_seconds": 4, "evaluation_gpu_seconds": None}
     assert evaluation_took([on_cpu, on_gpu]) == {"evaluation_seconds": 7, "evaluation_gpu_seconds": 3}
+
+
+def test_devices_are_told_by_number_and_name_each_once() -> None:
+    how = {"ranks": 2, "device": "cuda", "device_name": "NVIDIA H100"}
+    on_cpu = made("training", 0, 1, how={"ranks": 1, "device": "cpu", "device_name": ""})
+    nodes = [on_cpu, made("dedup", 1, 1), made("training", 2, 1, how=how), made("training", 3, 1, how=how)]
+    assert devices_of(nodes) == ["2 x NVIDIA H100"]
 
 
 def test_code_is_told_by_stage_each_version_once() -> None:
