@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from flows.milestones import BITS, scored
+from flows.milestones import BITS
 from tasks.evaluation.statistics import (
     Difference,
     group_difference,
@@ -103,7 +103,7 @@ def _paired(
 ) -> dict[str, tuple[pa.Table, pa.Table]]:
     """What two models' units logged, by metric, the same item in the same row; without what has no pair."""
     found = {}
-    for name in scored(before):
+    for name in before:
         if name not in after or not all(stands(store, units[name].path) for units in (before, after)):
             continue
         keys = ["id"] if _is_slice(name) else ["benchmark", "doc_id", "doc_hash"]

@@ -17,7 +17,7 @@ from prefect.runtime import flow_run
 
 from flows.alive import heeding_cancellation
 from flows.chain import DOMAIN
-from flows.milestones import Model, base_model, corpus_nodes, evaluation_nodes, milestone_models
+from flows.milestones import Model, all_units, base_model, corpus_nodes, milestone_models
 from flows.outcome import walks_of
 from flows.pool import Order, run_on_pool
 from flows.recipe import Recipe
@@ -123,7 +123,7 @@ def _measured_on_pool(resolved: Resolved, pool: str, label: str, missing: dict[s
 def missing_units(resolved: Resolved, model: Model) -> dict[str, Node]:
     """What is to be measured of a model and does not stand, by name."""
     walks = walks_of(resolved)
-    units = evaluation_nodes(resolved, model, walks, corpus_nodes(resolved, walks[DOMAIN])[0])
+    units = all_units(resolved, model, walks, corpus_nodes(resolved, walks[DOMAIN])[0])
     return {name: unit for name, unit in units.items() if stands(resolved.store, unit.path) is None}
 
 

@@ -132,7 +132,7 @@ def milestone_models(resolved: Resolved, walks: dict[str, Walk], corpora: list[N
 def evaluation_nodes(
     resolved: Resolved, model: Model, walks: dict[str, Walk], first_corpus: Node
 ) -> dict[str, Node]:
-    """What is made of one model, by name: benchmarks, `bits_per_byte.domain` and `.general`, `samples`.
+    """What is measured on one model, by name: benchmarks, and `bits_per_byte.domain` and `.general`.
 
     The domain's slice lies within the first milestone's shards, so that base and all milestones are compared
     on the same documents. Adopted tokens have no text, so no domain slice.
@@ -156,28 +156,29 @@ def evaluation_nodes(
         used[DOMAIN] = len(first_corpus.reads["shards"])
     if GENERAL in walks:
         used[GENERAL] = len(walks[GENERAL].used)
-    slices = {
-        corpus: [
-            (shard.nodes["download"], shard.nodes["dedup"])
-            for shard in resolved.chains[corpus].shards[:num_shards]
-        ]
-        for corpus, num_shards in used.items()
-    }
-    for corpus, shards in slices.items():
+    for corpus, num_shards in used.items():
+        shards = resolved.chains[corpus].shards[:num_shards]
         found[f"{BITS}.{corpus}"] = held_out_node(
             evaluated,
-            shards,
+            [(shard.nodes["download"], shard.nodes["dedup"]) for shard in shards],
             max_documents=recipe.held_out.max_documents,
             context=recipe.packing.sequence_length,
         )
-    if DOMAIN in slices:
-        found[SAMPLES] = samples_node(evaluated, slices[DOMAIN])
     return found
 
 
-def scored(units: Mapping[str, Node]) -> dict[str, Node]:
-    """Those that give a score."""
-    return {name: unit for name, unit in units.items() if name != SAMPLES}
+def all_units(
+    resolved: Resolved, model: Model, walks: dict[str, Walk], first_corpus: Node
+) -> dict[str, Node]:
+    """All that is made of a model: `evaluation_nodes`, and what gives no score."""
+    found = evaluation_nodes(resolved, model, walks, first_corpus)
+    return found | units_without_score(found)
+
+
+def units_without_score(units: Mapping[str, Node]) -> dict[str, Node]:
+    """`samples`, where there is a domain slice, of the model whose `evaluation_nodes` these are."""
+    of_domain = units.get(f"{BITS}.{DOMAIN}")
+    return {SAMPLES: samples_node(of_domain)} if of_domain else {}
 
 
 def report_node_of(
@@ -192,14 +193,14 @@ def report_node_of(
         resolved: the recipe on its store.
         walks: how far its corpora stand.
         corpora: of all milestones.
-        units: `evaluation_nodes` by the model's label, from who has them: each names every shard.
+        units: `all_units` by the model's label, from who has them: each names every shard.
     """
     inputs: dict[str, str] = {}
     for corpus in corpora:
         inputs[f"corpus {corpus.reads['budget']}"] = corpus.fingerprint
     for model in [base_model(resolved), *milestone_models(resolved, walks, corpora)]:
         inputs[f"model {model.label}"] = model.files.identity
-        measured = units[model.label] if units else evaluation_nodes(resolved, model, walks, corpora[0])
+        measured = units[model.label] if units else all_units(resolved, model, walks, corpora[0])
         for name, unit in measured.items():
             inputs[f"{model.label} {name}"] = unit.fingerprint
     return report_node(resolved.recipe.name, resolved.recipe.digest, inputs)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from flows.chain import DOMAIN, Walk, walk
 from flows.milestones import (
     BITS,
+    all_units,
     base_model,
     corpus_nodes,
     evaluation_nodes,
@@ -14,11 +15,11 @@ from flows.milestones import (
     reference_nodes,
     replay_nodes,
     report_node_of,
+    units_without_score,
 )
 from flows.record import write_record
 from flows.replay import replay_told
 from flows.resolve import Resolved
-from tasks.evaluation.config import SAMPLES
 from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, stands
 from tasks.store.node import Node
@@ -79,7 +80,7 @@ def nodes_of(resolved: Resolved, walks: dict[str, Walk]) -> dict[str, list[Node]
     nodes["base"] = [models[0].node] if models[0].node else []
     nodes["training"] = [model.node for model in models[1:] if model.node]
     if len(models) == 1 + len(resolved.recipe.budget.milestones):
-        units = [evaluation_nodes(resolved, model, walks, corpora[0]) for model in models]
+        units = [all_units(resolved, model, walks, corpora[0]) for model in models]
         nodes["evaluation"] = [unit for of_model in units for unit in of_model.values()]
         nodes["report"] = [report_node_of(resolved, walks, corpora)]
     return nodes
@@ -242,8 +243,10 @@ def _add_models(resolved: Resolved, until: str, walks: dict[str, Walk], done: JS
             if entry is not None:
                 entry["checkpoint"] = resolved.store.address(manifest.path)
         if reaches(until, "evaluate") and (manifest or model.node is None):
-            scores, units = scores_of(resolved, evaluation_nodes(resolved, model, walks, corpora[0]))
-            measured += units
+            of_model = evaluation_nodes(resolved, model, walks, corpora[0])
+            scores, units = scores_of(resolved, of_model)
+            others = units_without_score(of_model).values()
+            measured += units + [m for unit in others if (m := stands(resolved.store, unit.path))]
             if entry is not None:
                 entry["scores"] = scores
             else:
@@ -265,7 +268,7 @@ def _add_models(resolved: Resolved, until: str, walks: dict[str, Walk], done: JS
 
 
 def scores_of(resolved: Resolved, units: dict[str, Node]) -> tuple[JSON, list[Manifest]]:
-    """The scores of a model that stand, and the manifests of all that was made of it."""
+    """The scores of a model that stand, and their manifests."""
     scores: JSON = {BITS: {}}
     found: list[Manifest] = []
     for name, unit in units.items():
@@ -274,8 +277,6 @@ def scores_of(resolved: Resolved, units: dict[str, Node]) -> tuple[JSON, list[Ma
             continue
         found.append(manifest)
         kind, _, corpus = name.partition(".")
-        if name == SAMPLES:
-            continue
         if kind == BITS and corpus:
             scores[BITS][corpus] = manifest.details["bits_per_byte"]
         else:

@@ -14,9 +14,9 @@ from rich.table import Table
 from flows.chain import DOMAIN, REPLAY, Chain, Walk, room_of
 from flows.milestones import (
     Model,
+    all_units,
     base_model,
     corpus_nodes,
-    evaluation_nodes,
     milestone_models,
     replay_nodes,
     report_node_of,
@@ -284,7 +284,7 @@ def _add_evaluations(
     for label in labels:
         units: dict[str, Node | None]
         if label in models and corpora:
-            known[label] = evaluation_nodes(resolved, models[label], walks, corpora[0])
+            known[label] = all_units(resolved, models[label], walks, corpora[0])
             units = {**known[label]}
         else:
             names = list(recipe.evaluation.benchmarks)

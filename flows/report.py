@@ -21,6 +21,7 @@ from flows.milestones import (
     evaluation_nodes,
     milestone_models,
     report_node_of,
+    units_without_score,
 )
 from flows.outcome import Used, dropped_told, scores_of, stages_used, walks_of
 from flows.recipe import Recipe
@@ -113,7 +114,11 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
             for number, (model, corpus) in enumerate(zip(models[1:], corpora, strict=True), 1)
         ],
         "samples": samples_of(
-            resolved.store, {model.label: of for model, of in zip(models, units, strict=True)}
+            resolved.store,
+            {
+                model.label: units_without_score(of_model)
+                for model, of_model in zip(models, units, strict=True)
+            },
         ),
         "sources": [
             {
@@ -177,8 +182,10 @@ def _summed(found: Iterable[Manifest], key: str) -> int | None:
 
 
 def _scores(resolved: Resolved, units: dict[str, Node]) -> tuple[JSON, list[Manifest]]:
-    """Scores with all that is told of them, as the report reads them."""
+    """Scores with all that is told of them, as the report reads them; manifests of all that was made."""
     scores, manifests = scores_of(resolved, units)
+    others = (stands(resolved.store, unit.path) for unit in units_without_score(units).values())
+    manifests += [manifest for manifest in others if manifest]
     for name, unit in units.items():
         kind, _, corpus = name.partition(".")
         if kind == BITS and corpus and scores[BITS].get(corpus) is not None:

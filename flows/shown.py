@@ -14,7 +14,7 @@ from prefect import tags
 from flows.artifacts import Artifacts, artifacts
 from flows.chain import DOMAIN, Chain, Walk
 from flows.differences import compare_units
-from flows.milestones import BITS, base_model, corpus_nodes, evaluation_nodes, milestone_models, scored
+from flows.milestones import BITS, base_model, corpus_nodes, evaluation_nodes, milestone_models
 from flows.outcome import TOLD_UNDER, dropped_told
 from flows.recipe import Recipe
 from flows.resolve import Resolved
@@ -172,11 +172,11 @@ def show_scores(resolved: Resolved, walks: dict[str, Walk]) -> None:
     """The base and every milestone that was measured, with the difference to the base."""
     corpora = corpus_nodes(resolved, walks[DOMAIN])
     base, *models = [base_model(resolved), *milestone_models(resolved, walks, corpora)]
-    base_units = scored(evaluation_nodes(resolved, base, walks, corpora[0]))
+    base_units = evaluation_nodes(resolved, base, walks, corpora[0])
     rows: dict[str, JSON] = {name: {"measure": name} for name in base_units}
     before: dict[str, float] = {}
     for model in [base, *models]:
-        units = scored(evaluation_nodes(resolved, model, walks, corpora[0]))
+        units = evaluation_nodes(resolved, model, walks, corpora[0])
         scores = {name: _score(stands(resolved.store, unit.path)) for name, unit in units.items()}
         if all(score is None for score, _ in scores.values()):
             continue

@@ -123,7 +123,7 @@ def samples_of(store: Store, units: Mapping[str, Mapping[str, Node]]) -> list[JS
 
     Args:
         store: where the units stand.
-        units: `evaluation_nodes` by the model's label, the base's first.
+        units: `units_without_score` by the model's label, the base's first.
     """
     found: dict[str, JSON] = {}
     for label, of_model in units.items():

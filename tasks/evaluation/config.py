@@ -196,30 +196,6 @@ def held_out_node(
         context: tokens a window, the recipe's `packing.sequence_length`.
     """
     unit = HeldOutUnit(kind="held_out", max_documents=max_documents, context=context, eos_id=model.eos_id)
-    return _slice_node(unit, model, shards)
-
-
-def samples_node(model: EvaluatedModel, shards: Sequence[tuple[Node, Node]]) -> Node:
-    """The node of one model's continuations of the first held-out documents.
-
-    Args:
-        model: what writes them.
-        shards: (download, dedup) nodes of the domain in source order, those of the first milestone.
-    """
-    unit = SamplesUnit(
-        kind="samples",
-        documents=_SAMPLES,
-        of_first=_OF_FIRST,
-        prompt_tokens=_PROMPT_TOKENS,
-        new_tokens=_NEW_TOKENS,
-        eos_id=model.eos_id,
-    )
-    return _slice_node(unit, model, shards)
-
-
-def _slice_node(
-    unit: HeldOutUnit | SamplesUnit, model: EvaluatedModel, shards: Sequence[tuple[Node, Node]]
-) -> Node:
     slice_inputs = {f"dedup_{position:05d}": dedup.fingerprint for position, (_, dedup) in enumerate(shards)}
     return Node(
         stage=STAGE,
@@ -231,6 +207,23 @@ def _slice_node(
             "slice": [{"download": download.path, "dedup": dedup.path} for download, dedup in shards],
         },
     )
+
+
+def samples_node(unit: Node) -> Node:
+    """The node of the same model's continuations of the same slice's first documents.
+
+    Args:
+        unit: of the model on the slice, by `held_out_node`.
+    """
+    asked = SamplesUnit(
+        kind="samples",
+        documents=_SAMPLES,
+        of_first=_OF_FIRST,
+        prompt_tokens=_PROMPT_TOKENS,
+        new_tokens=_NEW_TOKENS,
+        eos_id=unit.config["eos_id"],
+    )
+    return Node(stage=STAGE, version=VERSION, config=asked.identity(), inputs=unit.inputs, reads=unit.reads)
 
 
 def _reads(model: EvaluatedModel) -> JSON:

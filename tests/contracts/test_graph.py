@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flows.chain import DOMAIN, Walk, room_of
-from flows.milestones import base_model, corpus_nodes, evaluation_nodes, milestone_models, report_node_of
+from flows.milestones import all_units, base_model, corpus_nodes, milestone_models, report_node_of
 from flows.recipe import load_recipe
 from flows.resolve import Resolved, resolve
 from tasks.settings import Settings
@@ -35,7 +35,7 @@ def all_nodes(resolved: Resolved) -> dict[str, Node]:
         name = f"training {number - 1}" if number else "training base"
         if model.node:
             found[name] = model.node
-        for unit, node in evaluation_nodes(resolved, model, walks, corpora[0]).items():
+        for unit, node in all_units(resolved, model, walks, corpora[0]).items():
             found[f"evaluation of {name}: {unit}"] = node
     found["report"] = report_node_of(resolved, walks, corpora)
     return found

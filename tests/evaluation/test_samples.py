@@ -7,11 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tasks.evaluation.config import EvaluatedModel, samples_node
+from tasks.evaluation.config import EvaluatedModel, held_out_node, samples_node
 from tasks.evaluation.model import Loaded, load
 from tasks.evaluation.samples import after, continued
 from tasks.evaluation.unit import build_samples
 from tasks.store.errors import SourceError
+from tasks.store.node import Node
 from tasks.store.paths import Store
 from tasks.store.shard import build_node, read_table
 from tests.evaluation.slices import make_shard
@@ -30,6 +31,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def loaded(model: Path) -> Loaded:
     return load({"model": str(model), "tokenizer": str(model), "eos_id": 0})
+
+
+def node_of(model: EvaluatedModel, shards: list[tuple[Node, Node]]) -> Node:
+    return samples_node(held_out_node(model, shards, max_documents=3, context=64))
 
 
 def tokens_of(loaded: Loaded, text: str) -> list[int]:
@@ -80,7 +85,7 @@ def test_a_unit_continues_the_first_documents_longer_than_a_prompt(model: Path, 
     store = Store(str(tmp_path))
     texts = {"a-0": LONG[0], "a-1": "short", "a-2": LONG[1], "a-3": LONG[2]}
     documents = {key: (text, None if key == "a-3" else "held_out") for key, text in texts.items()}
-    node = samples_node(evaluated_model(model), [make_shard(store, "one", documents)])
+    node = node_of(evaluated_model(model), [make_shard(store, "one", documents)])
     manifest, made = build_node(store, node, build_samples, room="tasks.evaluation", shard="base samples")
     rows = read_table(store, node.path).to_pylist()
     assert made
@@ -98,7 +103,7 @@ def test_a_short_context_shortens_prompt_and_answer(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
     folder = tiny_model(tmp_path / "model", context=40, scale=8)
     shard = make_shard(store, "one", {"a-0": (LONG[0], "held_out")})
-    node = samples_node(evaluated_model(folder), [shard])
+    node = node_of(evaluated_model(folder), [shard])
     manifest, _ = build_node(store, node, build_samples, room="tasks.evaluation", shard="base samples")
     assert manifest.details["prompt_tokens"] == 20
     assert 0 < manifest.tokens <= 20
@@ -108,7 +113,7 @@ def test_without_held_out_documents_no_process_starts(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     nowhere = {"folder": "/no/model", "reference": "/no/model", "revision": ""}
     shard = make_shard(store, "one", {"a-0": (LONG[0], None)})
-    node = samples_node(EvaluatedModel("m", nowhere, "t", nowhere, eos_id=0), [shard])
+    node = node_of(EvaluatedModel("m", nowhere, "t", nowhere, eos_id=0), [shard])
     manifest, _ = build_node(store, node, build_samples, room="tasks.evaluation", shard="base samples")
     assert manifest.details == {"tokens": 0, "prompt_tokens": 0}
     assert len(read_table(store, node.path)) == 0
@@ -125,6 +130,6 @@ def test_a_model_that_diverged_is_named_and_writes_nothing(model: Path, tmp_path
             (folder / file.name).write_bytes(file.read_bytes())
     store = Store(str(tmp_path / "store"))
     shard = make_shard(store, "one", {"a-0": (LONG[0], "held_out")})
-    node = samples_node(evaluated_model(folder), [shard])
+    node = node_of(evaluated_model(folder), [shard])
     with pytest.raises(SourceError, match="diverged"):
         build_node(store, node, build_samples, room="tasks.evaluation", shard="base samples")
