@@ -74,10 +74,6 @@ class StageFacts(Facts):
     """In which at least one of its shards was being made."""
     peak_rss_bytes: int = 0
     """The largest of its shards'."""
-    computed: int = 0
-    """Shards made by this run."""
-    hit: int = 0
-    """Shards that stood already."""
 
 
 class BenchmarkScore(Facts):

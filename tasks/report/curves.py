@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from tasks.report.config import MilestoneFacts
-from tasks.report.numbers import bytes_text, short_text
-from tasks.report.svg import DASHES, MUTED, SERIES, Drawing, legend, svg_of, tokens_axis, unit_title
+from tasks.report.numbers import bytes_text
+from tasks.report.svg import DASHES, MUTED, SERIES, Drawing, legend, svg_of, tick, tokens_axis, unit_title
 from tasks.store.json import JSON
 from tasks.store.tokens import format_tokens
 
@@ -90,7 +90,7 @@ def draw_throughput(milestones: Sequence[MilestoneFacts]) -> Drawing | None:
         _paint_lines(axes, lines)
         unit_title(axes, "tokens a second")
         axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_text(value)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
 
     caption = "Tokens a second over all ranks, by tokens the model has seen."
     known = [point.mfu for m in milestones for point in m.measured if point.mfu is not None]

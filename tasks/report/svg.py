@@ -142,13 +142,14 @@ def tokens_axis(axes: Axes) -> None:
     """Tokens trained, from 0."""
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     axes.set_xlabel("tokens trained")
 
 
-def _tick(tokens: float) -> str:
-    suffix, scale = next((s for s in (("B", 1e9), ("M", 1e6), ("K", 1e3)) if tokens >= s[1]), ("", 1))
-    return f"{tokens / scale:g}{suffix}"
+def tick(value: float) -> str:
+    """A round number on an axis: 400M."""
+    suffix, scale = next((s for s in (("B", 1e9), ("M", 1e6), ("K", 1e3)) if value >= s[1]), ("", 1))
+    return f"{value / scale:g}{suffix}"
 
 
 def unit_title(axes: Axes, unit: str) -> None:

@@ -101,7 +101,7 @@ def drops_table(funnel: list[StageFacts]) -> Table:
 
 def stages_table(funnel: list[StageFacts]) -> Table:
     """A row a stage: what it took."""
-    titles = ("Shards", "Made now", "Stood already", "Time", "Wall", "Documents/s", "Text/s", "Peak memory")
+    titles = ("Shards", "Time", "Wall", "Documents/s", "Text/s", "Peak memory")
     rows = []
     for stage in funnel:
         seconds = stage.seconds or None
@@ -111,8 +111,6 @@ def stages_table(funnel: list[StageFacts]) -> Table:
             (
                 *_stage_cells(stage),
                 count(stage.shards),
-                count(stage.computed),
-                count(stage.hit),
                 duration(seconds),
                 duration(stage.wall_seconds),
                 Cell(short_text(rate), rate),

@@ -52,8 +52,6 @@ def _stage(stage: str, corpus: str, came: int, dropped: dict[str, int], **more: 
         "documents_out": kept,
         "dropped": dropped,
         "shards": 3,
-        "computed": 2,
-        "hit": 1,
     }
     return {"stage": stage, "corpus": corpus, "seconds": 12.5, "peak_rss_bytes": 312_000_000} | counts | more
 
