@@ -70,7 +70,7 @@ def draw_learning_rate(milestones: Sequence[MilestoneFacts]) -> Drawing | None:
         _paint_lines(axes, lines)
         for end in ends:
             axes.axvline(end["tokens"], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
-        axes.set_ylim(bottom=0)
+        _from_zero(axes, lines)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 
     name, title = "learning_rate", "Learning rate"
@@ -89,7 +89,7 @@ def draw_throughput(milestones: Sequence[MilestoneFacts]) -> Drawing | None:
     def paint(axes: Axes) -> None:
         _paint_lines(axes, lines)
         unit_title(axes, "tokens a second")
-        axes.set_ylim(bottom=0)
+        _from_zero(axes, lines)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
 
     caption = "Tokens a second over all ranks, by tokens the model has seen."
@@ -128,7 +128,7 @@ def draw_memory(milestones: Sequence[MilestoneFacts]) -> Drawing | None:
             first = line["budget"] == min(other["budget"] for other in lines)
             _paint_line(axes, line, number, label=line["label"] if first else None)
         tokens_axis(axes)
-        axes.set_ylim(bottom=0)
+        _from_zero(axes, lines)
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: bytes_text(value)))
         legend(axes)
@@ -146,6 +146,10 @@ def _lines(curves: Curves) -> list[JSON]:
         if points:
             lines.append({"label": format_tokens(budget), "budget": budget, "points": thinned(points)})
     return lines
+
+
+def _from_zero(axes: Axes, lines: Sequence[JSON]) -> None:
+    axes.set_ylim(0, 1.08 * max(value for line in lines for _, value in line["points"]) or 1)
 
 
 def _paint_lines(axes: Axes, lines: Sequence[JSON]) -> None:
