@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tasks.report.config import ReportFacts
 from tasks.report.costs import added_table, costs_table, trainings_table
 
@@ -31,7 +33,7 @@ def test_costs_add_up(facts_json: dict[str, Any]) -> None:
     assert list(rows)[-1] == "All"
     for column in range(3):
         known = [row[column] for row in parts if row[column] is not None]
-        assert total[column] == sum(known)
+        assert total[column] == pytest.approx(sum(known))
     assert rows["Data"] == [50.0, None, 50 / 3600]
     assert rows["Base, evaluation"] == [61.2, 0.01, None]
     assert rows["5M tokens, training"] == [642.0, 640 / 3600, None]

@@ -9,7 +9,7 @@ import pytest
 
 from tasks.report.config import ReportFacts
 from tasks.report.files import make_report
-from tasks.report.page import render_html
+from tasks.report.page import Report, render_html
 from tests.report.browser import CHROMEDRIVER, CHROMIUM, Browser, Theme, browser
 
 pytestmark = [
@@ -52,15 +52,16 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield found
 
 
-@pytest.fixture
-def page(tmp_path: Path, facts_json: dict[str, Any]) -> Path:
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory, whole_report: Report) -> Path:
     """With long names, four milestones and text without a space."""
+    facts_json: dict[str, Any] = whole_report.facts.model_dump(mode="json")
     facts_json["funnel"] += [facts_json["funnel"][0] | {"stage": "a stage of a rather long name"}]
     facts_json["recipe"]["name"] = "a-name-without-any-space-" * 5
     facts_json["samples"][0]["continuations"]["base"] = "no" * 300
     small, large = facts_json["milestones"]
     facts_json["milestones"] = [small, large, large | {"budget": 10**8}, large | {"budget": 10**9}]
-    file = tmp_path / "report.html"
+    file = tmp_path_factory.mktemp("page") / "report.html"
     file.write_text(render_html(make_report(ReportFacts.model_validate(facts_json))))
     return file
 
