@@ -48,6 +48,7 @@ def render_html(report: Report) -> str:
     environment.filters["signed"] = lambda value, digits: decimal_text(value, digits, sign=True)
     environment.filters["fixed"] = decimal_text
     environment.filters["pretty"] = _pretty
+    environment.filters["excerpt"] = excerpt
     return environment.get_template(TEMPLATE).render(
         facts=report.facts,
         verdict=report.verdict,
@@ -73,7 +74,7 @@ def render_markdown(report: Report) -> str:
         parts += ["## Samples", SAMPLES_NOTE]
     for sample in report.facts.samples:
         told = [("Beginning", sample.prompt), *sample_texts(sample), ("The document", sample.original)]
-        parts.append("\n".join(f"- {name}: {_plain(text)}" for name, text in told))
+        parts.append("\n".join(f"- {name}: {_plain(excerpt(text))}" for name, text in told))
     blocks = lineage_blocks(report.facts.lineage)
     if blocks:
         parts.append("## Lineage")
@@ -111,6 +112,11 @@ def sample_texts(sample: Sample) -> list[tuple[str, str]]:
         (label.capitalize() if label == "base" else f"{label} tokens", sample.continuations[label])
         for label in shown
     ]
+
+
+def excerpt(text: str) -> str:
+    """A sample as it is read: without the space around it, empty lines drawn together."""
+    return re.sub(r"\n\s*\n", "\n\n", text.strip()) or "(ends at once)"
 
 
 def lineage_blocks(lineage: Lineage) -> list[tuple[str, object]]:

@@ -15,7 +15,7 @@ from tasks.report.config import STAGE, ReportFacts, report_node
 from tasks.report.curves import MAX_POINTS, draw_loss, thinned
 from tasks.report.files import build_report, make_report, report_json
 from tasks.report.numbers import MINUS
-from tasks.report.page import Report, render_html, render_markdown
+from tasks.report.page import Report, excerpt, render_html, render_markdown
 from tasks.report.svg import LIGHT, image_address
 from tasks.store.manifest import Manifest
 from tasks.store.paths import Store
@@ -167,6 +167,20 @@ def test_text_is_escaped(facts_json: dict[str, Any], evil: str) -> None:
     assert "<script" not in markdown
     assert "<img" not in markdown
     assert html.unescape(markdown.splitlines()[0]).replace("\\", "") == f"# {evil}"
+
+
+def test_samples_stand_base_beside_the_largest_milestone(whole_report: Report, page_text: str) -> None:
+    page, markdown = Page(page_text).text, render_markdown(whole_report)
+    assert page.count("Lesson ") == len(whole_report.facts.samples) == 10
+    for told in (page, markdown):
+        assert told.count("holds the nucleus.") == 10
+        assert "is alive." not in told, "of the milestones between it is in the JSON alone"
+    assert "- 12M tokens: holds the nucleus.\n- The document: is the cell." in markdown
+
+
+def test_what_a_model_wrote_is_told_without_its_empty_space() -> None:
+    assert excerpt(" is\n\n  \n\n\n a\n  b\n\n") == "is\n\n a\n  b"
+    assert excerpt("\n") == "(ends at once)"
 
 
 @pytest.mark.slow
