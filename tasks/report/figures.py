@@ -11,6 +11,9 @@ from tasks.report.numbers import count_text
 from tasks.report.svg import DASHES, INK, MUTED, SERIES, Drawing, legend, svg_of, tokens_axis, unit_title
 from tasks.store.json import JSON
 
+_BESIDE = 0.008
+"""Of the axis, from one line with intervals to the next."""
+
 
 def draw(facts: ReportFacts) -> list[Drawing]:
     """All figures that have something to show."""
@@ -74,8 +77,10 @@ def _change_drawing(facts: ReportFacts) -> Drawing | None:
 
 def _paint_with_intervals(axes: Axes, line: JSON, key: str, number: int) -> None:
     points, colour = line["points"], SERIES[number % len(SERIES)]
+    # a little beside each other: intervals at the same tokens would hide one another
+    beside = _BESIDE * number * max(p["tokens"] for p in points)
     axes.plot(
-        [p["tokens"] for p in points],
+        [p["tokens"] + beside for p in points],
         [p[key] for p in points],
         color=colour,
         linestyle=DASHES[number // len(SERIES) % len(DASHES)],
@@ -87,7 +92,7 @@ def _paint_with_intervals(axes: Axes, line: JSON, key: str, number: int) -> None
     )
     for p in points:
         if p["low"] is not None:
-            axes.vlines(p["tokens"], p["low"], p["high"], color=colour, linewidth=1.2)
+            axes.vlines(p["tokens"] + beside, p["low"], p["high"], color=colour, linewidth=1.2)
 
 
 def _bits_drawing(facts: ReportFacts) -> Drawing | None:
