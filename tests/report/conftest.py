@@ -113,7 +113,7 @@ _FACTS: dict[str, Any] = {
             "measured": _measured(4_980_736),
             "gpu_seconds": 640.0,
             "evaluation_seconds": 70.5,
-            "groups": {"educational": _group(0.36, 0.378, 0.008), "general": _group(0.56, 0.548, 0.01)},
+            "groups": {"knowledge": _group(0.36, 0.378, 0.008), "general": _group(0.56, 0.548, 0.01)},
             "scores": {"arc_easy": _benchmark(0.4398, 0.25), "coin": _benchmark(0.4988, 0.5)}
             | {"bits_per_byte": _slices(2.323, 2.56)},
             "deltas": {
@@ -136,7 +136,7 @@ _FACTS: dict[str, Any] = {
             "measured": _measured(11_993_088),
             "seconds": 1560.0,
             "gpu_seconds": 1555.0,
-            "groups": {"educational": _group(0.36, 0.381, 0.008), "general": _group(0.56, 0.541, 0.01)},
+            "groups": {"knowledge": _group(0.36, 0.381, 0.008), "general": _group(0.56, 0.541, 0.01)},
             "scores": {"arc_easy": _benchmark(0.4402, 0.25), "bits_per_byte": _slices(2.11, 2.459)},
             "deltas": {
                 "arc_easy": _delta(0.0256, 0.01, 0.0412),

@@ -76,7 +76,7 @@ def test_relative_changes_stand_with_their_intervals_and_the_base_at_0(facts_jso
         expected: JSON = {"low": told["relative_low"], "high": told["relative_high"]}
         assert last == {"tokens": 11_993_088, "relative": told["relative"], **expected}
         assert line["benchmarks"] == told["benchmarks"]
-    assert [line["label"] for line in drawing.data["lines"]] == ["educational", "general"]
+    assert [line["label"] for line in drawing.data["lines"]] == ["knowledge", "general"]
 
 
 def test_without_groups_or_measured_steps_there_are_no_such_figures(facts_json: dict[str, Any]) -> None:
