@@ -25,7 +25,7 @@ from flows.resolve import Resolved, resolve
 from flows.secrets import provide_secrets
 from flows.server import remember_run
 from flows.shown import evaluation_shown, show_scores, show_trained, training_shown
-from tasks.evaluation.task import evaluate_benchmark, evaluate_held_out
+from tasks.evaluation.task import evaluate_benchmark, evaluate_held_out, write_samples
 from tasks.policy import THREADS, NodeTask
 from tasks.runtime.progress import Progress, tell
 from tasks.settings import Settings
@@ -39,6 +39,8 @@ from tasks.training.config import how_of, references_of
 from tasks.training.task import make_base, score_reference, train_milestone
 
 logger = logging.getLogger(__name__)
+
+_BY_KIND = {"benchmark": evaluate_benchmark, "held_out": evaluate_held_out, "samples": write_samples}
 
 
 def models_of(resolved: Resolved) -> list[Model]:
@@ -205,7 +207,7 @@ def _evaluation_name() -> str:
     on_running=[remember_run],
 )
 def evaluate_model(recipe: Recipe, label: str, units: dict[str, JSON] | None = None) -> JSON:
-    """Measure one model: each benchmark and each held-out slice is a unit of its own.
+    """Measure one model: each benchmark and each held-out slice is a unit of its own, its samples another.
 
     Args:
         recipe: what to build.
@@ -232,18 +234,17 @@ def evaluate_model(recipe: Recipe, label: str, units: dict[str, JSON] | None = N
         heeding_cancellation(UUID(flow_run.id)),
         evaluation_shown(recipe, label, list(missing)),
     ):
-        return {"made": _measured(store, recipe, label, missing, at_once)}
+        return {"made": _measured(store, label, missing, at_once)}
 
 
-def _measured(store: Store, recipe: Recipe, label: str, missing: dict[str, Node], at_once: int) -> list[str]:
+def _measured(store: Store, label: str, missing: dict[str, Node], at_once: int) -> list[str]:
     """Measure units as tasks of this run, a few at a time."""
     finished: queue.Queue[tuple[str, PrefectFuture[JSON]]] = queue.Queue()
     waiting, told = list(missing.items()), _Units(label, len(missing))
     for done in range(len(missing)):
         while waiting and done + at_once > len(missing) - len(waiting):
             name, unit = waiting.pop(0)
-            run = evaluate_benchmark if name in recipe.evaluation.benchmarks else evaluate_held_out
-            future = run.submit(store.root, unit.to_json(), f"{label} {name}")
+            future = _BY_KIND[unit.config["kind"]].submit(store.root, unit.to_json(), f"{label} {name}")
             future.add_done_callback(partial(_finish, finished, name))
         name, future = finished.get()
         try:

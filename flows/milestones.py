@@ -10,7 +10,14 @@ import tasks.packing.config as packing
 import tasks.training.config as training
 from flows.chain import DOMAIN, GENERAL, REPLAY, Walk
 from flows.resolve import Resolved
-from tasks.evaluation.config import EvaluatedModel, at_step, benchmark_node, held_out_node
+from tasks.evaluation.config import (
+    SAMPLES,
+    EvaluatedModel,
+    at_step,
+    benchmark_node,
+    held_out_node,
+    samples_node,
+)
 from tasks.report.config import report_node
 from tasks.store.node import Node
 from tasks.store.tokens import format_tokens
@@ -172,32 +179,40 @@ def evaluation_nodes(
 def all_units(
     resolved: Resolved, model: Model, walks: dict[str, Walk], first_corpus: Node
 ) -> dict[str, Node]:
-    """All that is measured of a model: `evaluation_nodes`, and `units_on_the_way`."""
+    """All that is made of a model: `evaluation_nodes`, and what gives no score."""
     found = evaluation_nodes(resolved, model, walks, first_corpus)
-    return found | units_on_the_way(resolved, model, found)
+    return found | units_without_score(resolved, model, found)
 
 
-def units_on_the_way(resolved: Resolved, model: Model, units: Mapping[str, Node]) -> dict[str, Node]:
-    """Of a milestone's model the slices at the steps of `eval_at`: `bits_per_byte.domain at step 12`.
+def units_without_score(resolved: Resolved, model: Model, units: Mapping[str, Node]) -> dict[str, Node]:
+    """What is made of a model beside its scores.
+
+    A milestone's slices at the steps of `eval_at` (`bits_per_byte.domain at step 12`), and `samples` where
+    there is a domain slice.
 
     Args:
         resolved: the recipe on its store.
-        model: whose training kept them; the base has none.
+        model: whose training kept the weights of those steps; the base has none.
         units: its `evaluation_nodes`.
     """
-    if model.label == "base":
-        return {}
-    return {
-        name_at(metric, step): at_step(unit, step, inside=at_folder(step))
-        for step in schedule_of(resolved, model.label).kept(resolved.recipe.training.eval_at)
-        for metric, unit in units.items()
-        if metric.startswith(f"{BITS}.")
-    }
+    found: dict[str, Node] = {}
+    kept = [] if model.label == "base" else kept_steps(resolved, model.label)
+    for step in kept:
+        for metric, unit in units.items():
+            if metric.startswith(f"{BITS}."):
+                found[name_at(metric, step)] = at_step(unit, step, inside=at_folder(step))
+    of_domain = units.get(f"{BITS}.{DOMAIN}")
+    return found | ({SAMPLES: samples_node(of_domain)} if of_domain else {})
 
 
 def name_at(metric: str, step: int) -> str:
     """What a metric is called that is measured on the weights of a step."""
     return f"{metric} at step {step}"
+
+
+def kept_steps(resolved: Resolved, label: str) -> list[int]:
+    """The steps whose weights a milestone's training keeps, by the milestone as people write it."""
+    return schedule_of(resolved, label).kept(resolved.recipe.training.eval_at)
 
 
 def schedule_of(resolved: Resolved, label: str) -> Schedule:

@@ -15,7 +15,7 @@ from flows.milestones import (
     reference_nodes,
     replay_nodes,
     report_node_of,
-    units_on_the_way,
+    units_without_score,
 )
 from flows.record import write_record
 from flows.replay import replay_told
@@ -246,8 +246,8 @@ def _add_models(resolved: Resolved, until: str, walks: dict[str, Walk], done: JS
         if reaches(until, "evaluate") and (manifest or model.node is None):
             of_model = evaluation_nodes(resolved, model, walks, corpora[0])
             scores, units = scores_of(resolved, of_model)
-            on_the_way = units_on_the_way(resolved, model, of_model).values()
-            measured += units + [m for unit in on_the_way if (m := stands(resolved.store, unit.path))]
+            others = units_without_score(resolved, model, of_model).values()
+            measured += units + [m for unit in others if (m := stands(resolved.store, unit.path))]
             if entry is not None:
                 entry["scores"] = scores
             else:

@@ -17,17 +17,18 @@ from flows.milestones import (
     all_units,
     base_model,
     corpus_nodes,
+    kept_steps,
     milestone_models,
     name_at,
     replay_nodes,
     report_node_of,
-    schedule_of,
 )
 from flows.outcome import nodes_of, reaches, walks_of
 from flows.reasons import Reasons
 from flows.replay import replay_in_words, replay_told
 from flows.resolve import Resolved
 from flows.standing import standing
+from tasks.evaluation.config import SAMPLES
 from tasks.store.fingerprint import source_hash
 from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, stands
@@ -245,7 +246,7 @@ def _add_models(draft: _Draft, walks: dict[str, Walk], until: str) -> None:
             before = recipe.sequences[number - 1] if extends else 0
             trained = recipe.trained(recipe.sequences[number]) - recipe.trained(before)
             draft.seconds += _training_seconds(resolved, trained)
-            kept = len(schedule_of(resolved, label).kept(recipe.training.eval_at))
+            kept = len(kept_steps(resolved, label))
             a_parameter = _MODEL_BYTES[recipe.training.continuation] + _KEPT_BYTES * kept
             draft.disk_bytes += a_parameter * parameter_count(resolved.base.config)
     if not reaches(until, "evaluate"):
@@ -304,8 +305,9 @@ def _add_evaluations(
             chains = resolved.chains.items()
             measured = [corpus for corpus, chain in chains if chain.has_text and corpus != REPLAY]
             slices = [f"bits_per_byte.{corpus}" for corpus in measured] if recipe.held_out.fraction else []
-            kept = [] if label == "base" else schedule_of(resolved, label).kept(recipe.training.eval_at)
+            kept = [] if label == "base" else kept_steps(resolved, label)
             names += slices + [name_at(name, step) for step in kept for name in slices]
+            names += [SAMPLES] if slices and DOMAIN in measured else []
             units = dict.fromkeys(names, None)
         for name, unit in units.items():
             found = draft.look(unit)

@@ -21,6 +21,7 @@ from flows.milestones import (
     evaluation_nodes,
     milestone_models,
     report_node_of,
+    units_without_score,
 )
 from flows.outcome import Used, dropped_told, scores_of, stages_used, walks_of
 from flows.overlap import overlaps
@@ -29,6 +30,15 @@ from flows.resolve import Resolved, resolve
 from flows.server import remember_run
 from flows.shown import show_report, tags_of
 from flows.stability import stability
+from flows.took import (
+    code_of,
+    devices_of,
+    evaluation_took,
+    samples_of,
+    shards_took,
+    training_took,
+    wall_seconds,
+)
 from tasks.download.config import SourceConfig
 from tasks.report.task import write_report
 from tasks.settings import Settings
@@ -78,7 +88,10 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
     models = [base_model(resolved), *milestone_models(resolved, walks, corpora)]
     units = [evaluation_nodes(resolved, model, walks, corpora[0]) for model in models]
     used_stages = stages_used(resolved, walks).items()
-    base_scores, base_manifests = _scores(resolved, units[0])
+    made = [m for _, used in used_stages for m in (*used.manifests.values(), *used.beside.values())]
+    later = [model.node for model in models if model.node] + [unit for of in units for unit in of.values()]
+    made += filter(None, (read_manifest(resolved.store, node.path) for node in later))
+    base_scores, base_manifests = _scores(resolved, models[0], units[0])
     losses = losses_of(resolved, walks=walks)
     return {
         "recipe": {
@@ -93,16 +106,24 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
             "platform": platform.platform(),
             "cpu_count": os.cpu_count() or 1,
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            "devices": [],
+            "devices": devices_of(made),
         },
         "funnel": [_stage(stage, used) for stage, used in used_stages if used.manifests],
-        "base": {"scores": base_scores, "evaluation_seconds": sum(m.seconds for m in base_manifests)},
+        "base": {"scores": base_scores, **evaluation_took(base_manifests)},
         "milestones": [
             _milestone(resolved, model, corpus, units[: number + 1])
+            | shards_took(walks[DOMAIN], len(corpus.reads["shards"]))
             | {"stability": stability(resolved, model, walks, corpora[0])}
             | {"losses": [loss.model_dump(mode="json") for loss in losses if loss.milestone == model.label]}
             for number, (model, corpus) in enumerate(zip(models[1:], corpora, strict=True), 1)
         ],
+        "samples": samples_of(
+            resolved.store,
+            {
+                model.label: units_without_score(resolved, model, of_model)
+                for model, of_model in zip(models, units, strict=True)
+            },
+        ),
         "sources": [
             {
                 "name": _described(
@@ -117,7 +138,7 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
             for corpus, source in resolved.sources.items()
         ],
         "overlaps": overlaps(resolved, walks, corpora[0]),
-        "lineage": _lineage(resolved, models, corpora),
+        "lineage": _lineage(resolved, models, corpora) | {"code": code_of(made)},
     }
 
 
@@ -155,6 +176,7 @@ def _stage(stage: str, used: Used) -> JSON:
         "tokens": sum(m.tokens for m in found),
         "shards": len(found),
         "seconds": sum(m.seconds for m in [*found, *beside]),
+        "wall_seconds": wall_seconds([*found, *beside]),
         "peak_rss_bytes": max(m.peak_rss_bytes for m in [*found, *beside]),
     }
 
@@ -164,9 +186,11 @@ def _summed(found: Iterable[Manifest], key: str) -> int | None:
     return sum(values) if values else None
 
 
-def _scores(resolved: Resolved, units: dict[str, Node]) -> tuple[JSON, list[Manifest]]:
-    """Scores with all that is told of them, as the report reads them."""
+def _scores(resolved: Resolved, model: Model, units: dict[str, Node]) -> tuple[JSON, list[Manifest]]:
+    """Scores with all that is told of them, as the report reads them; manifests of all that was made."""
     scores, manifests = scores_of(resolved, units)
+    others = units_without_score(resolved, model, units).values()
+    manifests += [m for unit in others if (m := stands(resolved.store, unit.path))]
     for name, unit in units.items():
         kind, _, corpus = name.partition(".")
         if kind == BITS and corpus and scores[BITS].get(corpus) is not None:
@@ -182,7 +206,7 @@ def _milestone(resolved: Resolved, model: Model, corpus: Node, measured: list[di
     store, base, units = resolved.store, measured[0], measured[-1]
     trained = read_manifest(resolved.store, model.node.path) if model.node else None
     assert trained is not None, "a report is written when its models stand"
-    scores, manifests = _scores(resolved, units)
+    scores, manifests = _scores(resolved, model, units)
     details = trained.details
     return {
         "budget": corpus.reads["budget"],
@@ -193,17 +217,22 @@ def _milestone(resolved: Resolved, model: Model, corpus: Node, measured: list[di
         "tokens_trained": trained.tokens,
         "sequences_left_out": details["sequences_left_out"],
         "curve": details["curve"]["rows"],
-        "seconds": trained.seconds,
         "tokens_per_s": details["tokens_per_s"],
         "ranks": trained.how.get("ranks", 1),
         "peak_rss_bytes": details["ranks_peak_rss_bytes"],
         "checkpoint": resolved.store.address(trained.path),
         "scores": scores,
+        **training_took(store, trained, _tokens_a_step(resolved)),
+        **evaluation_took(manifests),
         "deltas": compare_units(store, base, units),
         "previous": compare_units(store, measured[-2], units) if len(measured) > 2 else {},
         "groups": compare_groups(store, base, units, resolved.recipe.evaluation.groups),
-        "evaluation_seconds": sum(m.seconds for m in manifests),
     }
+
+
+def _tokens_a_step(resolved: Resolved) -> int:
+    recipe = resolved.recipe
+    return recipe.training.global_batch_sequences * recipe.packing.sequence_length
 
 
 def _lineage(resolved: Resolved, models: list[Model], corpora: list[Node]) -> JSON:
@@ -215,5 +244,9 @@ def _lineage(resolved: Resolved, models: list[Model], corpora: list[Node]) -> JS
         "fingerprints": fingerprints,
         "config": resolved.recipe.model_dump(mode="json"),
         "drift": {room: source_hash(room) for room in dict.fromkeys(map(room_of, stages))},
-        "environment": {"python": platform.python_version(), "general": GENERAL in resolved.chains},
+        "environment": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "general": GENERAL in resolved.chains,
+        },
     }

@@ -5,7 +5,9 @@ interval, as in the report.
 """
 
 import contextlib
+import json
 from collections.abc import Iterator
+from functools import lru_cache, partial
 
 from prefect import tags
 
@@ -17,7 +19,11 @@ from flows.outcome import TOLD_UNDER, dropped_told
 from flows.recipe import Recipe
 from flows.resolve import Resolved
 from flows.tally import Tally, time_left
-from tasks.report.figures import draw_loss, image_address
+from tasks.report.config import ReportFacts
+from tasks.report.curves import draw_loss
+from tasks.report.files import make_report
+from tasks.report.page import Report, markdown_table
+from tasks.report.svg import image_address
 from tasks.runtime.progress import Progress, listening
 from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, stands
@@ -207,7 +213,7 @@ def _rounded(value: float | None) -> float | str:
 
 
 def show_report(recipe: Recipe, store: Store, made: list[str]) -> None:
-    """The report on the run that made it: its text, and where the page with the figures is.
+    """The report on the run that made it: verdict and scores, its figures, its text, and where the page is.
 
     A browser opens no file of a disk from a server's page, so the address is told, not linked.
 
@@ -226,3 +232,17 @@ def show_report(recipe: Recipe, store: Store, made: list[str]) -> None:
     with artifacts(recipe.name) as shown:
         verdict = " ".join(manifest.details["verdict"])
         shown.markdown("report", f"With figures: `{address}`\n\n{text}", verdict)
+        report = _report_of(store.root, paths[-1])
+        told = [verdict, report.verdict.benchmarks]
+        if scores := report.tables.get("scores"):
+            told += [markdown_table(scores), *scores.notes]
+        shown.markdown("verdict", "\n\n".join(filter(None, told)), verdict)
+        for drawing in report.drawings.values():
+            shown.image(f"figure {drawing.name}", partial(image_address, drawing), drawing.caption)
+
+
+@lru_cache(maxsize=1)
+def _report_of(root: str, path: str) -> Report:
+    """A report from the facts it holds: its own flow shows it, and the one that called it."""
+    told = json.loads(Store(root).read(f"{path}/report.json"))
+    return make_report(ReportFacts.model_validate(told["facts"]))

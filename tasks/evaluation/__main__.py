@@ -1,7 +1,7 @@
 """One unit in a process of its own: `python -m tasks.evaluation --job job.json`.
 
-`kind` is `held_out`, `benchmark` or `items`. What a user can act on ends up in result.json, and the caller
-raises the same error; anything else is a traceback in the log.
+`kind` is `held_out`, `benchmark`, `samples` or `items`. What a user can act on ends up in result.json, and
+the caller raises the same error; anything else is a traceback in the log.
 """
 
 import importlib
@@ -14,6 +14,7 @@ from tasks.store.errors import DaptError
 _MODULES = {
     "held_out": "tasks.evaluation.held_out",
     "benchmark": "tasks.evaluation.harness",
+    "samples": "tasks.evaluation.samples",
     "items": "tasks.evaluation.items",
 }
 

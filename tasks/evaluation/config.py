@@ -1,4 +1,4 @@
-"""What an evaluation is: one node a (model, benchmark), one a (model, held-out slice).
+"""What an evaluation is: one node a (model, benchmark), one a (model, held-out slice), one a model's samples.
 
 A model is known by its content (the digest of a base model's files, or the fingerprint of the training that
 made it), a benchmark by its lm-eval name and lm-eval's version, a slice by the verdicts that chose its
@@ -28,6 +28,11 @@ ALL_ITEMS = 0
 """`limit` for all items of a benchmark."""
 OWN_FEWSHOT = -1
 """`num_fewshot` for what the benchmark's own definition says."""
+
+SAMPLES = "samples"
+"""The name of the unit that writes instead of scoring: it is no score."""
+_SAMPLES, _OF_FIRST = 10, 100
+_PROMPT_TOKENS, _NEW_TOKENS = 32, 48
 
 GROUPS = {
     "educational": ["mmlu", "arc_challenge", "arc_easy", "hellaswag"],
@@ -120,6 +125,22 @@ class HeldOutUnit(StageConfig):
     """The token before a document's first, as in the packed rows."""
     step: int = 0
     """Of the model's training, whose weights it kept; 0: the final ones."""
+
+
+class SamplesUnit(StageConfig):
+    """The identity of sample continuations of held-out documents, besides the model and the verdicts."""
+
+    kind: Literal["samples"]
+    documents: int = Field(ge=1)
+    """Continued at most: the first that are longer than a prompt."""
+    of_first: int = Field(ge=1)
+    """Held-out documents that are looked at for them."""
+    prompt_tokens: int = Field(ge=1)
+    """A document's first; half the model's context where that is smaller."""
+    new_tokens: int = Field(ge=1)
+    """Written after each, as far as the context goes."""
+    eos_id: int = Field(ge=0)
+    """The token before a document's first, as in the packed rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +237,23 @@ def at_step(unit: Node, step: int, *, inside: str) -> Node:
         inputs=unit.inputs,
         reads={**unit.reads, "model": model},
     )
+
+
+def samples_node(unit: Node) -> Node:
+    """The node of the same model's continuations of the same slice's first documents.
+
+    Args:
+        unit: of the model on the slice, by `held_out_node`.
+    """
+    asked = SamplesUnit(
+        kind="samples",
+        documents=_SAMPLES,
+        of_first=_OF_FIRST,
+        prompt_tokens=_PROMPT_TOKENS,
+        new_tokens=_NEW_TOKENS,
+        eos_id=unit.config["eos_id"],
+    )
+    return Node(stage=STAGE, version=VERSION, config=asked.identity(), inputs=unit.inputs, reads=unit.reads)
 
 
 def _reads(model: EvaluatedModel) -> JSON:

@@ -19,6 +19,17 @@ HELD_OUT_ITEMS = pa.schema(
 )
 """A row a held-out document: its UTF-8 bytes, its negative log-likelihood in nats, its tokens."""
 
+SAMPLE_ITEMS = pa.schema(
+    [
+        pa.field("id", pa.string(), False),
+        pa.field("prompt", pa.string(), False),
+        pa.field("continuation", pa.string(), False),
+        pa.field("original", pa.string(), False),
+    ]
+)
+"""A row a held-out document: its beginning, what the model wrote after it, how the document goes on (as many
+tokens as the model was asked for)."""
+
 BENCHMARK_ITEMS = pa.schema(
     [
         pa.field("benchmark", pa.string(), False),

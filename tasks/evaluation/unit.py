@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.evaluation.config import BenchmarkItems, BenchmarkUnit, HeldOutUnit
+from tasks.evaluation.config import BenchmarkItems, BenchmarkUnit, HeldOutUnit, SamplesUnit
 from tasks.evaluation.documents import read_slice
 from tasks.evaluation.names import require_benchmarks
 from tasks.evaluation.tables import (
@@ -25,6 +25,7 @@ from tasks.evaluation.tables import (
     DOCUMENTS,
     HELD_OUT_ITEMS,
     ITEMS,
+    SAMPLE_ITEMS,
 )
 from tasks.runtime.gpus import held_gpus
 from tasks.runtime.launch import launch
@@ -95,22 +96,48 @@ def build_held_out(writer: NodeWriter) -> None:
         StoreDamaged: what the slice stands on is not whole.
     """
     unit = HeldOutUnit.model_validate(writer.node.config)
-    documents = read_slice(writer.store, writer.node.reads["slice"], unit.max_documents)
-    if len(documents) == 0:
-        with writer.parquet(HELD_OUT_ITEMS) as out:
-            out.write_table(HELD_OUT_ITEMS.empty_table())
+    job: JSON = {"kind": unit.kind, "context": unit.context}
+    items, result = _run_on_slice(writer, unit.max_documents, job, HELD_OUT_ITEMS)
+    if len(items) == 0:
         writer.details = _bits(0, 0, 0.0, 0)
         return
-    work = _work(writer)
-    pq.write_table(documents, work / DOCUMENTS)
-    result = _run(writer, work, {"kind": unit.kind, "context": unit.context})
-    _take_items(writer, work, HELD_OUT_ITEMS)
-    items = pq.read_table(work / ITEMS)
     totals = {name: pc.sum(items[name]).as_py() for name in ("bytes", "nats", "tokens")}
     writer.tokens = totals["tokens"]
     writer.details = _bits(len(items), totals["bytes"], totals["nats"], totals["tokens"])
     writer.details["context"] = result["context"]
+
+
+def build_samples(writer: NodeWriter) -> None:
+    """Have one model continue the first held-out documents, by its likeliest token each time.
+
+    `details`: tokens (written), prompt_tokens. `data.parquet`: a row a document longer than a prompt.
+
+    Raises:
+        SourceError: the model cannot be had or does not fit its tokenizer.
+        StoreDamaged: what the slice stands on is not whole.
+    """
+    unit = SamplesUnit.model_validate(writer.node.config)
+    _, result = _run_on_slice(writer, unit.of_first, unit.model_dump(), SAMPLE_ITEMS)
+    writer.tokens = result.get("tokens", 0)
+    writer.details = {name: result.get(name, 0) for name in ("tokens", "prompt_tokens")}
+
+
+def _run_on_slice(
+    writer: NodeWriter, max_documents: int, job: JSON, schema: pa.Schema
+) -> tuple[pa.Table, JSON]:
+    """Give the job the texts of a slice; what it made, and told. An empty slice starts no process."""
+    documents = read_slice(writer.store, writer.node.reads["slice"], max_documents)
+    if len(documents) == 0:
+        with writer.parquet(schema) as out:
+            out.write_table(schema.empty_table())
+        return schema.empty_table(), {}
+    work = _work(writer)
+    pq.write_table(documents, work / DOCUMENTS)
+    result = _run(writer, work, job)
+    _take_items(writer, work, schema)
+    items = pq.read_table(work / ITEMS)
     shutil.rmtree(work)
+    return items, result
 
 
 def _bits(documents: int, num_bytes: int, nats: float, tokens: int) -> JSON:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tasks.report.numbers import bytes_text, count_text, duration_text
 from tasks.report.verdict import Kind
 
 
@@ -35,3 +36,18 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
     """Sentences under it."""
+
+
+def count(value: float | None) -> Cell:
+    """A whole number."""
+    return Cell(count_text(value), value)
+
+
+def size(value: float | None) -> Cell:
+    """Bytes."""
+    return Cell(bytes_text(value), value)
+
+
+def duration(seconds: float | None) -> Cell:
+    """A time."""
+    return Cell(duration_text(seconds), seconds)

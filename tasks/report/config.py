@@ -70,12 +70,10 @@ class StageFacts(Facts):
     shards: int = 0
     seconds: float = 0.0
     """Summed over shards: computing time, not wall time when shards ran at once."""
+    wall_seconds: float | None = None
+    """In which at least one of its shards was being made."""
     peak_rss_bytes: int = 0
     """The largest of its shards'."""
-    computed: int = 0
-    """Shards made by this run."""
-    hit: int = 0
-    """Shards that stood already."""
 
 
 class BenchmarkScore(Facts):
@@ -201,17 +199,11 @@ class BaseFacts(Facts):
 
     scores: Scores = Scores()
     evaluation_seconds: float | None = None
+    evaluation_gpu_seconds: float | None = None
 
 
-class CurvePoint(Facts):
-    """One optimizer step as training told it; in JSON `[step, tokens, loss, learning_rate, grad_norm]`."""
-
-    step: int
-    tokens: int
-    """Tokens trained until the end of this step, this milestone's own or all, as the trainer counts."""
-    loss: float | None
-    learning_rate: float | None = None
-    grad_norm: float | None = None
+class Row(Facts):
+    """Facts that are a list in JSON, their fields in order: a fifth of the size."""
 
     @model_validator(mode="before")
     @classmethod
@@ -220,8 +212,35 @@ class CurvePoint(Facts):
 
     @model_serializer
     def _as_row(self) -> list[float | None]:
-        """A row again in JSON: a fifth of the size."""
-        return [self.step, self.tokens, self.loss, self.learning_rate, self.grad_norm]
+        return [getattr(self, name) for name in type(self).model_fields]
+
+
+class CurvePoint(Row):
+    """One optimizer step as training told it."""
+
+    step: int
+    tokens: int
+    """Tokens that the model has seen by the end of this step, those of the milestones it extends included."""
+    loss: float | None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+
+
+class MeasuredPoint(Row):
+    """What a run of steps took."""
+
+    tokens: int
+    """Seen by the end of it, as `CurvePoint` counts."""
+    tokens_per_s: float
+    """Over all ranks."""
+    mfu: float | None = None
+    """The share of the devices' peak; None: it is not known."""
+    allocated_bytes: int | None = None
+    """In tensors on the first rank's device, at most; None: no such device."""
+    reserved_bytes: int | None = None
+    """Held by its allocator, at most."""
+    rss_bytes: int | None = None
+    """Of the first rank's process on the host, at most."""
 
 
 class StabilityPoint(Facts):
@@ -262,9 +281,21 @@ class MilestoneFacts(Facts):
     tokens_trained: int
     sequences_left_out: int = 0
     """A last incomplete batch is not trained on."""
+    tokens_before: int = 0
+    """Seen before, in the state of the smaller milestone that it goes on from; 0: it starts from the base."""
+    documents: int | None = None
+    """In its shards, after everything was dropped."""
+    data_seconds: float | None = None
+    """Computing time of its shards, in all stages."""
     curve: list[CurvePoint] = []
+    measured: list[MeasuredPoint] = []
+    """Of its own steps."""
     seconds: float | None = None
-    """Of training."""
+    """Of training; where it was interrupted, with the time of the steps kept from before."""
+    gpu_seconds: float | None = None
+    """Ranks times the time of all steps; None: it was not trained on GPUs."""
+    core_seconds: float | None = None
+    """Cores times the time of all steps; None: it was not trained on a CPU, or they were not counted."""
     tokens_per_s: float | None = None
     ranks: int = 1
     peak_rss_bytes: int | None = None
@@ -281,6 +312,30 @@ class MilestoneFacts(Facts):
     stability: dict[Corpus, Stability] = {}
     """By slice; empty where the recipe evaluates the end alone."""
     evaluation_seconds: float | None = None
+    """Summed over its units."""
+    evaluation_gpu_seconds: float | None = None
+    """Of those of them that ran on a GPU; None: none did."""
+
+    @property
+    def tokens_seen(self) -> int:
+        """By its model, those of the milestones that it extends included."""
+        return self.tokens_before + self.tokens_trained
+
+    @property
+    def own_curve(self) -> list[CurvePoint]:
+        """Without what the milestone that it goes on from was trained on."""
+        return [point for point in self.curve if point.tokens > self.tokens_before]
+
+
+class Sample(Facts):
+    """A held-out document: its beginning, and what was written after it."""
+
+    id: str
+    prompt: str
+    original: str
+    """How the document goes on."""
+    continuations: dict[str, str]
+    """What each model wrote, by its label: "base", "400M"."""
 
 
 class Prediction(Facts):
@@ -322,8 +377,10 @@ class Lineage(Facts):
     """By name: "corpus 1M", "training 1M", ..."""
     config: JSON = {}
     """The resolved recipe."""
+    code: dict[str, list[str]] = {}
+    """By stage: version and commit of the code that made what the report tells of."""
     drift: dict[str, str] = {}
-    """Source hash of each room's code."""
+    """Source hash of each room's code as the report was written."""
     environment: JSON = {}
 
 
@@ -340,6 +397,7 @@ class ReportFacts(Facts):
     """None: there was nothing to compare with."""
     milestones: list[MilestoneFacts] = Field(default=[])
     """Growing."""
+    samples: list[Sample] = []
     plan: list[Prediction] = []
     sources: list[SourceFacts] = []
     overlaps: list[Overlap] = []

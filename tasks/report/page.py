@@ -13,12 +13,16 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tasks.report.cells import Cell, Table
-from tasks.report.config import Lineage, ReportFacts
-from tasks.report.figures import Drawing
+from tasks.report.config import Lineage, ReportFacts, Sample
 from tasks.report.numbers import bytes_text, decimal_text
+from tasks.report.svg import Drawing
 from tasks.report.verdict import Verdict
 
 TEMPLATE = "page.html.j2"
+SAMPLES_NOTE = (
+    "The beginnings of documents held out from training, what each model wrote after them by its likeliest "
+    "token each time, and how the documents go on."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ def render_html(report: Report) -> str:
     environment.filters["signed"] = lambda value, digits: decimal_text(value, digits, sign=True)
     environment.filters["fixed"] = decimal_text
     environment.filters["pretty"] = _pretty
+    environment.filters["excerpt"] = excerpt
     return environment.get_template(TEMPLATE).render(
         facts=report.facts,
         verdict=report.verdict,
@@ -51,6 +56,8 @@ def render_html(report: Report) -> str:
         drawings=report.drawings,
         about=about(report.facts),
         blocks=lineage_blocks(report.facts.lineage),
+        samples_note=SAMPLES_NOTE,
+        sample_texts=sample_texts,
     )
 
 
@@ -63,6 +70,11 @@ def render_markdown(report: Report) -> str:
         parts.append(_plain(report.verdict.benchmarks))
     for table in report.tables.values():
         parts += [f"## {table.title}", markdown_table(table), *map(_plain, table.notes)]
+    if report.facts.samples:
+        parts += ["## Samples", SAMPLES_NOTE]
+    for sample in report.facts.samples:
+        told = [("Beginning", sample.prompt), *sample_texts(sample), ("The document", sample.original)]
+        parts.append("\n".join(f"- {name}: {_plain(excerpt(text))}" for name, text in told))
     blocks = lineage_blocks(report.facts.lineage)
     if blocks:
         parts.append("## Lineage")
@@ -92,11 +104,27 @@ def about(facts: ReportFacts) -> list[tuple[str, str]]:
     return told
 
 
+def sample_texts(sample: Sample) -> list[tuple[str, str]]:
+    """What the base and the largest milestone wrote, by their names; all others' is in the JSON."""
+    labels = list(sample.continuations)
+    shown = dict.fromkeys((*labels[:1], *labels[-1:]))
+    return [
+        (label.capitalize() if label == "base" else f"{label} tokens", sample.continuations[label])
+        for label in shown
+    ]
+
+
+def excerpt(text: str) -> str:
+    """A sample as it is read: without the space around it, empty lines drawn together."""
+    return re.sub(r"\n\s*\n", "\n\n", text.strip()) or "(ends at once)"
+
+
 def lineage_blocks(lineage: Lineage) -> list[tuple[str, object]]:
     """What the report stands on, by title, without what is empty."""
     blocks: list[tuple[str, object]] = [
         ("Generated", {"at": lineage.generated_at} if lineage.generated_at else None),
         ("Fingerprints", lineage.fingerprints),
+        ("Code that made it, by stage", lineage.code),
         ("Source hash of the code, by room", lineage.drift),
         ("Environment", lineage.environment),
         ("Resolved recipe", lineage.config),

@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from tasks.report.config import MilestoneFacts
-from tasks.report.figures import DASHES, INK, SERIES, Drawing, _legend, _svg, _unit
 from tasks.report.numbers import decimal_text, percent_text
+from tasks.report.svg import DASHES, INK, SERIES, Drawing, legend, svg_of, unit_title
 from tasks.store.json import JSON
 from tasks.store.tokens import format_tokens
 
@@ -59,14 +59,14 @@ def draw_stability(milestones: Sequence[MilestoneFacts]) -> list[Drawing]:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
         axes.set_xlabel("of the milestone's steps")
         axes.margins(y=0.12)
-        _unit(axes, "lower is better")
-        _legend(axes)
+        unit_title(axes, "lower is better")
+        legend(axes)
 
     name, title = "stability", "Stability gap"
     caption = "Change of held-out bits per byte during training, since its start; bars: 95% intervals. "
     caption += " ".join(_told(line) for line in lines)
     data: JSON = {"unit": "change of bits per byte", "lines": lines}
-    return [Drawing(name, title, caption, _svg(name, title, paint), data)]
+    return [Drawing(name, title, caption, svg_of(name, title, paint), data)]
 
 
 def _told(line: JSON) -> str:

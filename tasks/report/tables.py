@@ -1,13 +1,12 @@
 """The tables of a report, made once, told three ways. Pure."""
 
-from tasks.report.cells import Cell, Column, Table
+from tasks.report.cells import Cell, Column, Table, count, duration, size
 from tasks.report.config import MilestoneFacts, Prediction, ReportFacts, StageFacts
+from tasks.report.costs import added_table, costs_table, trainings_table
 from tasks.report.numbers import (
     NOTHING,
     bytes_text,
-    count_text,
     decimal_text,
-    duration_text,
     percent_text,
     short_text,
 )
@@ -22,10 +21,12 @@ def make_tables(facts: ReportFacts) -> dict[str, Table]:
         scores_table(facts),
         previous_table(facts),
         milestones_table(facts.milestones),
+        added_table(facts),
         funnel_table(facts.funnel),
         drops_table(facts.funnel),
         stages_table(facts.funnel),
         trainings_table(facts),
+        costs_table(facts),
         plan_table(facts.plan),
         sources_table(facts),
         overlap_table(facts.overlaps),
@@ -46,11 +47,11 @@ def milestones_table(milestones: list[MilestoneFacts]) -> Table:
     )
     rows = []
     for m in milestones:
-        losses = [point.loss for point in m.curve if point.loss is not None]
+        losses = [point.loss for point in m.own_curve if point.loss is not None]
         loss = f"{decimal_text(losses[0], 3)} → {decimal_text(losses[-1], 3)}" if losses else NOTHING
         cells = [Cell(format_tokens(m.budget), m.budget)]
         cells += map(
-            _count, (m.tokens, m.sequences, m.shards, m.steps, m.tokens_trained, m.sequences_left_out)
+            count, (m.tokens, m.sequences, m.shards, m.steps, m.tokens_trained, m.sequences_left_out)
         )
         cells.append(Cell(loss, losses[-1] if losses else None))
         rows.append(tuple(cells))
@@ -70,13 +71,13 @@ def funnel_table(funnel: list[StageFacts]) -> Table:
         rows.append(
             (
                 *_stage_cells(stage),
-                _count(stage.documents_in),
-                _count(stage.documents_out),
-                _count(dropped),
+                count(stage.documents_in),
+                count(stage.documents_out),
+                count(dropped),
                 Cell(percent_text(share), share),
-                _size(stage.text_bytes_in),
-                _size(stage.text_bytes_out),
-                _count(stage.tokens or None),
+                size(stage.text_bytes_in),
+                size(stage.text_bytes_out),
+                count(stage.tokens or None),
             )
         )
         if stage.documents_in != stage.documents_out + dropped:
@@ -95,7 +96,7 @@ def drops_table(funnel: list[StageFacts]) -> Table:
     for stage in funnel:
         for reason, number in sorted(stage.dropped.items(), key=lambda item: (-item[1], item[0])):
             share = number / stage.documents_in if stage.documents_in else None
-            cells = (Cell(reason, reason), _count(number), Cell(percent_text(share), share))
+            cells = (Cell(reason, reason), count(number), Cell(percent_text(share), share))
             rows.append((*_stage_cells(stage), *cells))
     columns = (*_STAGE, Column("Reason", numeric=False), Column("Documents"), Column("Of those that came in"))
     return Table("drops", "Why documents were dropped", columns, tuple(rows))
@@ -103,7 +104,7 @@ def drops_table(funnel: list[StageFacts]) -> Table:
 
 def stages_table(funnel: list[StageFacts]) -> Table:
     """A row a stage: what it took."""
-    titles = ("Shards", "Made now", "Stood already", "Time", "Documents/s", "Text/s", "Peak memory")
+    titles = ("Shards", "Time", "Wall", "Documents/s", "Text/s", "Peak memory")
     rows = []
     for stage in funnel:
         seconds = stage.seconds or None
@@ -112,42 +113,19 @@ def stages_table(funnel: list[StageFacts]) -> Table:
         rows.append(
             (
                 *_stage_cells(stage),
-                _count(stage.shards),
-                _count(stage.computed),
-                _count(stage.hit),
-                Cell(duration_text(seconds), stage.seconds),
+                count(stage.shards),
+                duration(seconds),
+                duration(stage.wall_seconds),
                 Cell(short_text(rate), rate),
                 Cell(f"{bytes_text(text_rate)}/s" if text_rate else NOTHING, text_rate),
-                _size(stage.peak_rss_bytes or None),
+                size(stage.peak_rss_bytes or None),
             )
         )
     note = (
-        "Time: summed over shards, also those made by earlier runs; shards run at once, so a run is shorter."
+        "Time: summed over shards, also those made by earlier runs. Wall: in which at least one of them was "
+        "being made, to about a second."
     )
     return Table("stages", "What the data took", (*_STAGE, *map(Column, titles)), tuple(rows), (note,))
-
-
-def trainings_table(facts: ReportFacts) -> Table:
-    """A row a model: what training and evaluating it took."""
-    rows = []
-    if facts.base and facts.base.evaluation_seconds is not None:
-        seconds = facts.base.evaluation_seconds
-        nothing = (Cell(NOTHING),) * 4
-        rows.append((Cell("Base", "base"), *nothing, Cell(duration_text(seconds), seconds)))
-    for m in facts.milestones:
-        rows.append(
-            (
-                Cell(f"{format_tokens(m.budget)} tokens", m.budget),
-                Cell(duration_text(m.seconds), m.seconds),
-                Cell(short_text(m.tokens_per_s), m.tokens_per_s),
-                _count(m.ranks),
-                _size(m.peak_rss_bytes),
-                Cell(duration_text(m.evaluation_seconds), m.evaluation_seconds),
-            )
-        )
-    titles = ("Training", "Tokens/s", "Ranks", "Peak memory", "Evaluation")
-    columns = (Column("Model", numeric=False), *map(Column, titles))
-    return Table("trainings", "What the models took", columns, tuple(rows))
 
 
 def plan_table(plan: list[Prediction]) -> Table:
@@ -169,8 +147,8 @@ def sources_table(facts: ReportFacts) -> Table:
             Cell(source.name, source.name),
             Cell(source.corpus, source.corpus),
             Cell(source.revision or NOTHING, source.revision),
-            _count(source.files),
-            _size(source.bytes),
+            count(source.files),
+            size(source.bytes),
             Cell("; ".join(source.notes) or NOTHING),
         )
         for source in facts.sources
@@ -187,15 +165,7 @@ def _stage_cells(stage: StageFacts) -> tuple[Cell, Cell]:
     return Cell(stage.stage, stage.stage), Cell(stage.corpus, stage.corpus)
 
 
-def _count(value: float | None) -> Cell:
-    return Cell(count_text(value), value)
-
-
-def _size(value: float | None) -> Cell:
-    return Cell(bytes_text(value), value)
-
-
 def _amount(value: float | None, unit: str) -> Cell:
     if unit == "s":
-        return Cell(duration_text(value), value)
-    return _size(value) if unit == "bytes" else _count(value)
+        return duration(value)
+    return size(value) if unit == "bytes" else count(value)

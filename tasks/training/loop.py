@@ -337,12 +337,14 @@ def _usage(rank: Rank, start: int) -> JSON:
     peak = torch.tensor([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024], dtype=torch.int64)
     peak = peak.to(rank.device)
     dist.all_reduce(peak, op=dist.ReduceOp.MAX)
-    device = 0
+    device, name = 0, ""
     if rank.device.type == "cuda":
+        name = torch.cuda.get_device_name(rank.device)
         at = len(LEARNED) + MEASURED.index("allocated_bytes")
         rows = (int(row[at] or 0) for row in rank.curve[start:])
         device = max(torch.cuda.max_memory_allocated(), *rows, 0)
-    return {"peak_rss_bytes": int(peak.item()), "peak_device_bytes": device, "device": rank.device.type}
+    told = {"device": rank.device.type, "device_name": name}
+    return {"peak_rss_bytes": int(peak.item()), "peak_device_bytes": device, **told}
 
 
 def _finish(job: Job, spec: TrainingJob, rank: Rank, schedule: Schedule, result: JSON) -> None:

@@ -31,12 +31,11 @@ from tasks.training.inputs import copy_tokenizer, corpus_borders, replay_of
 from tasks.training.nodes import job_for, meeting
 from tasks.training.order import SequenceOrder, divide_batch
 from tasks.training.schedule import Schedule
-from tasks.training.steps import LEARNED, Row, learned, steps_table
+from tasks.training.steps import LEARNED, STEPS, Row, learned, steps_table
 from tasks.training.zero import environment
 
 logger = logging.getLogger(__name__)
 
-STEPS = "steps.parquet"
 _CURVE_POINTS = 500
 
 
@@ -164,6 +163,8 @@ def _record(
     writer.how |= {
         "base": writer.node.reads["base"],
         "device": result["device"],
+        "device_name": result["device_name"],
+        "cores": len(os.sched_getaffinity(0)),
         **{name: result[name] for name in (*SPREAD_FIELDS, "micro_batch")},
         "resumed_from_step": result["from_step"],
     }

@@ -8,6 +8,9 @@ import pyarrow as pa
 
 Row = list[float | None]
 
+STEPS = "steps.parquet"
+"""Where it stands in a training's node."""
+
 LEARNED = ("step", "tokens", "loss", "learning_rate", "grad_norm")
 """Steps done, tokens seen by then, the loss before the step, and its gradient's norm before it is clipped."""
 MEASURED = ("tokens_per_s", "mfu", "allocated_bytes", "reserved_bytes", "rss_bytes", "at")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flows.chain import DOMAIN, Walk, room_of
-from flows.milestones import base_model, corpus_nodes, evaluation_nodes, milestone_models, report_node_of
+from flows.milestones import all_units, base_model, corpus_nodes, milestone_models, report_node_of
 from flows.recipe import load_recipe
 from flows.resolve import Resolved, resolve
 from tasks.settings import Settings
@@ -35,7 +35,7 @@ def all_nodes(resolved: Resolved) -> dict[str, Node]:
         name = f"training {number - 1}" if number else "training base"
         if model.node:
             found[name] = model.node
-        for unit, node in evaluation_nodes(resolved, model, walks, corpora[0]).items():
+        for unit, node in all_units(resolved, model, walks, corpora[0]).items():
             found[f"evaluation of {name}: {unit}"] = node
     found["report"] = report_node_of(resolved, walks, corpora)
     return found
@@ -70,7 +70,7 @@ def test_flows_tasks_nodes_and_edges_are_those_of_the_golden_file(
         report.write_recipe_report,
     )
     tasks = [*corpus.TASKS.values(), corpus.commit_corpus, gpu.make_base, gpu.train_milestone]
-    tasks += [gpu.evaluate_benchmark, gpu.evaluate_held_out]
+    tasks += [gpu.evaluate_benchmark, gpu.evaluate_held_out, gpu.write_samples]
     golden(
         "graph",
         {

@@ -126,13 +126,13 @@ def test_one_rank_ends_where_two_do(world: World, trained: Trained, tmp_path: Pa
 def test_growth_trains_and_measures_only_what_is_new_up_to_the_report(world: World, trained: Trained) -> None:
     whole = world.call(trained.store, "run", trained.recipe)
     assert whole.code == 0, whole.stderr
-    assert whole.computed == {"evaluation": 2, "report": 1}
+    assert whole.computed == {"evaluation": 4, "report": 1}
     assert Path(whole.body["report"]).exists()
     before = trained.weights
     grown = world.call(trained.store, "run", recipe_of(world, [FIRST, SECOND]))
     assert grown.code == 0, grown.stderr
     assert grown.body["stages"]["training"]["computed"] == 1
-    assert grown.body["stages"]["evaluation"]["computed"] == 1
+    assert grown.body["stages"]["evaluation"]["computed"] == 2, "the new checkpoint alone"
     small, large = grown.body["milestones"]
     assert equal(weights_of(small), before)
     assert small["scores"] == whole.body["milestones"][0]["scores"]

@@ -179,7 +179,7 @@ def test_a_training_s_progress_moved_and_its_curve_is_a_picture(story: Story) ->
     assert curve["type"] == "image"
     assert curve["data"].startswith("data:image/svg+xml;base64,")
     (units,) = story.api.artifacts("evaluate tiny 5K")["tiny-evaluation-5k"]
-    assert (units["data"], units["description"]) == (100, "2 of 2 units")
+    assert (units["data"], units["description"]) == (100, "3 of 3 units")
 
 
 def test_the_scores_table_has_the_numbers_of_the_run_s_json(story: Story) -> None:
@@ -200,6 +200,40 @@ def test_the_report_is_told_on_the_run_of_the_whole(story: Story) -> None:
         (artifact,) = story.api.artifacts(name)["tiny-report"]
         assert story.done.told["report"] in artifact["data"]
         assert "## Verdict" in artifact["data"]
+
+
+def test_verdict_scores_and_figures_are_read_on_the_run_of_the_whole(story: Story) -> None:
+    found = story.api.artifacts("adapt tiny")
+    (verdict,) = found["tiny-verdict"]
+    assert verdict["type"] == "markdown"
+    assert verdict["data"].startswith(f"{verdict['description']}\n")
+    (domain,) = (line for line in verdict["data"].splitlines() if line.startswith("| Bits per byte, domain"))
+    base, after = story.done.told["base"], story.done.told["milestones"][0]["scores"]
+    for scores in (base, after):
+        assert f"{scores['bits_per_byte']['domain']:.3f}" in domain
+    figures = json.loads((Path(story.done.told["report"]).parent / "report.json").read_text())["figures"]
+    for name, figure in figures.items():
+        (image,) = found[f"tiny-figure-{name.replace('_', '-')}"]
+        assert image["data"].startswith("data:image/svg+xml;base64,")
+        assert image["description"] == figure["caption"]
+    assert {"loss", "learning_rate", "bits_per_byte", "throughput", "memory"} <= set(figures)
+
+
+def test_the_report_tells_where_its_parts_come_from_and_what_they_took(story: Story) -> None:
+    told = json.loads((Path(story.done.told["report"]).parent / "report.json").read_text())
+    facts, (milestone,) = told["facts"], told["facts"]["milestones"]
+    assert set(facts["lineage"]["code"]) >= {"download", "packing", "training", "evaluation"}
+    assert len(milestone["measured"]) == 118, "a row a step"
+    assert milestone["measured"][-1][0] == milestone["tokens_trained"]
+    assert milestone["core_seconds"] > 0
+    assert milestone["gpu_seconds"] is None
+    assert milestone["documents"] >= 10
+    assert len(facts["samples"]) > 0
+    for sample in facts["samples"]:
+        assert set(sample["continuations"]) == {"base", "5K"}
+    assert any(len(set(sample["continuations"].values())) == 2 for sample in facts["samples"])
+    page = Path(story.done.told["report"]).read_text()
+    assert page.count('<article class="sample">') == len(facts["samples"])
 
 
 def test_a_training_s_lines_are_in_its_run_s_log_with_their_level_and_not_on_the_terminal(

@@ -24,6 +24,27 @@ def _curve(steps: int, tokens: int, *, start: float, end: float) -> list[list[fl
     ]
 
 
+def _measured(tokens: int, start: int = 0) -> list[list[float | None]]:
+    """Ten runs of steps on a GPU."""
+    speeds = [7500 + 40 * (n % 3) for n in range(10)]
+    ends = [start + (n + 1) * tokens // 10 for n in range(10)]
+    memory = (18_200_000_000, 21_500_000_000, 2_100_000_000)
+    return [[end, speed, speed / 18_000, *memory] for end, speed in zip(ends, speeds, strict=True)]
+
+
+def _group(base: float, score: float, half: float) -> dict[str, Any]:
+    change = {"base": base, "score": score, "difference": score - base, "p": 0.01, "p_holm": 0.02}
+    change |= {"low": score - base - half, "high": score - base + half, "relative": score / base - 1}
+    ends = {"relative_low": (score - base - half) / base, "relative_high": (score - base + half) / base}
+    return {**change, **ends, "benchmarks": ["arc_easy", "mmlu"]}
+
+
+def _sample(number: int) -> dict[str, Any]:
+    written = {"base": " is a cell.\n\nThe cell is a cell.", "5M": " is alive.", "12M": " holds the nucleus."}
+    prompt = f"Lesson {number}. The smallest unit of life"
+    return {"id": f"0f-{number}", "prompt": prompt, "original": " is the cell.", "continuations": written}
+
+
 def _stage(stage: str, corpus: str, came: int, dropped: dict[str, int], **more: Any) -> dict[str, Any]:
     kept = came - sum(dropped.values())
     counts = {
@@ -31,8 +52,6 @@ def _stage(stage: str, corpus: str, came: int, dropped: dict[str, int], **more: 
         "documents_out": kept,
         "dropped": dropped,
         "shards": 3,
-        "computed": 2,
-        "hit": 1,
     }
     return {"stage": stage, "corpus": corpus, "seconds": 12.5, "peak_rss_bytes": 312_000_000} | counts | more
 
@@ -89,6 +108,12 @@ _FACTS: dict[str, Any] = {
             "curve": _curve(50, 4_980_736, start=5.1, end=3.6),
             "seconds": 642.0,
             "tokens_per_s": 7758.2,
+            "documents": 14_200,
+            "data_seconds": 12.1,
+            "measured": _measured(4_980_736),
+            "gpu_seconds": 640.0,
+            "evaluation_seconds": 70.5,
+            "groups": {"knowledge": _group(0.36, 0.378, 0.008), "general": _group(0.56, 0.548, 0.01)},
             "scores": {"arc_easy": _benchmark(0.4398, 0.25), "coin": _benchmark(0.4988, 0.5)}
             | {"bits_per_byte": _slices(2.323, 2.56)},
             "deltas": {
@@ -106,6 +131,12 @@ _FACTS: dict[str, Any] = {
             "steps": 900,
             "tokens_trained": 11_993_088,
             "curve": _curve(900, 11_993_088, start=5.1, end=3.2),
+            "documents": 43_201,
+            "data_seconds": 36.4,
+            "measured": _measured(11_993_088),
+            "seconds": 1560.0,
+            "gpu_seconds": 1555.0,
+            "groups": {"knowledge": _group(0.36, 0.381, 0.008), "general": _group(0.56, 0.541, 0.01)},
             "scores": {"arc_easy": _benchmark(0.4402, 0.25), "bits_per_byte": _slices(2.11, 2.459)},
             "deltas": {
                 "arc_easy": _delta(0.0256, 0.01, 0.0412),
@@ -114,12 +145,14 @@ _FACTS: dict[str, Any] = {
             },
         },
     ],
+    "samples": [_sample(number) for number in range(1, 11)],
     "plan": [{"what": "tokens packed", "unit": "tokens", "predicted": 36_000_000, "happened": 38_500_000}],
     "sources": [{"name": "/data/*.parquet", "revision": "87f09149", "files": 3, "bytes": 60_000_000}],
     "lineage": {
         "generated_at": "2026-01-02T03:04:05+00:00",
         "fingerprints": {"corpus 5M": "ab" * 32},
         "config": {"training": {"learning_rate": 1e-4}},
+        "code": {"training": ["0.1.0 " + "9c" * 20]},
         "drift": {"tasks.filtering": "ef" * 32},
         "environment": {"python": "3.11.2"},
     },

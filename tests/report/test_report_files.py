@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from tasks.report.config import STAGE, ReportFacts, report_node
-from tasks.report.figures import LIGHT, MAX_POINTS, draw_loss, image_address, thinned
+from tasks.report.curves import MAX_POINTS, draw_loss, thinned
 from tasks.report.files import build_report, make_report, report_json
 from tasks.report.numbers import MINUS
-from tasks.report.page import Report, render_html, render_markdown
+from tasks.report.page import Report, excerpt, render_html, render_markdown
+from tasks.report.svg import LIGHT, image_address
 from tasks.store.manifest import Manifest
 from tasks.store.paths import Store
 from tasks.store.shard import build_node
@@ -135,7 +136,8 @@ def test_the_page_asks_nothing_of_a_network(page_text: str) -> None:
 
 
 def test_figures_are_svg_with_text_and_the_themes_colours(whole_report: Report) -> None:
-    names = ["loss", "learning_rate", "bits_per_byte", "funnel_domain", "funnel_general"]
+    names = ["loss", "learning_rate", "change", "bits_per_byte", "throughput", "memory"]
+    names += ["funnel_domain", "funnel_general"]
     assert list(whole_report.drawings) == names
     for drawing in whole_report.drawings.values():
         assert ET.fromstring(drawing.svg).tag == "svg"
@@ -167,6 +169,20 @@ def test_text_is_escaped(facts_json: dict[str, Any], evil: str) -> None:
     assert html.unescape(markdown.splitlines()[0]).replace("\\", "") == f"# {evil}"
 
 
+def test_samples_stand_base_beside_the_largest_milestone(whole_report: Report, page_text: str) -> None:
+    page, markdown = Page(page_text).text, render_markdown(whole_report)
+    assert page.count("Lesson ") == len(whole_report.facts.samples) == 10
+    for told in (page, markdown):
+        assert told.count("holds the nucleus.") == 10
+        assert "is alive." not in told, "of the milestones between it is in the JSON alone"
+    assert "- 12M tokens: holds the nucleus.\n- The document: is the cell." in markdown
+
+
+def test_what_a_model_wrote_is_told_without_its_empty_space() -> None:
+    assert excerpt(" is\n\n  \n\n\n a\n  b\n\n") == "is\n\n a\n  b"
+    assert excerpt("\n") == "(ends at once)"
+
+
 @pytest.mark.slow
 def test_dates_stand_in_the_lineage_alone(tmp_path: Path, facts_json: dict[str, Any]) -> None:
     facts_json["milestones"] = facts_json["milestones"][:1]
@@ -180,9 +196,13 @@ def test_dates_stand_in_the_lineage_alone(tmp_path: Path, facts_json: dict[str, 
 
 
 def test_a_report_of_hardly_anything_is_still_one(tmp_path: Path, facts_json: dict[str, Any]) -> None:
-    milestone = {"budget": 1, "tokens": 1, "sequences": 1, "shards": 1, "steps": 1, "tokens_trained": 0}
-    milestone["curve"] = [[1, 0, None, 0.0, None]]
-    bare = {"recipe": facts_json["recipe"], "machine": facts_json["machine"], "milestones": [milestone]}
+    milestone = {"budget": 1, "tokens": 1, "sequences": 1, "shards": 1, "steps": 1, "tokens_trained": 1}
+    bare_curve = {"curve": [[1, 1, None, 0.0, None]]}
+    bare = {
+        "recipe": facts_json["recipe"],
+        "machine": facts_json["machine"],
+        "milestones": [milestone | bare_curve],
+    }
     _, written = build(tmp_path, bare)
     Page(written["report.html"])
     assert "was not measured" in written["report.md"]
