@@ -21,7 +21,7 @@ _RULE = (
 )
 _TESTS = "p: of benchmarks McNemar's exact one, of bits per byte by a bootstrap over documents."
 _SMALLEST = (
-    "The smallest difference a benchmark could show: the true one that 80% of runs would have found, by its "
+    "What a benchmark could have shown: the smallest true difference that 80% of runs would have found, by its "
     "items and by how many of them changed, before any correction."
 )
 _UNMEASURED = Cell(NOTHING, note="not measured")
@@ -175,7 +175,7 @@ def _change(delta: Delta | GroupChange | None, *, digits: int, has_both: bool, l
     told.append("not separable".replace(" ", NO_BREAK) if kind == "inseparable" else kind)
     if kind == "inseparable" and isinstance(delta, Delta) and delta.smallest is not None:
         shown = decimal_text(delta.smallest, digits)
-        told[-1] += f" (smallest difference this benchmark could show: {shown})"
+        told[-1] += f" (could have shown {shown})"
     return Cell(decimal_text(delta.difference, digits, sign=True), delta.difference, ", ".join(told), kind)
 
 
