@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from flows.plan import make_plan, print_plan
+from flows.plan import make_plan
+from flows.plan_table import print_plan
 from flows.terminal import (
     AsJson,
     Overrides,

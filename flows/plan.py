@@ -8,9 +8,6 @@ estimate until they are packed, and what stands on the corpora has no fingerprin
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from rich.console import Console
-from rich.table import Table
-
 from flows.chain import DOMAIN, REPLAY, Chain, Walk, room_of
 from flows.milestones import (
     Model,
@@ -25,7 +22,7 @@ from flows.milestones import (
 )
 from flows.outcome import nodes_of, reaches, walks_of
 from flows.reasons import Reasons
-from flows.replay import replay_in_words, replay_told
+from flows.replay import replay_told
 from flows.resolve import Resolved
 from flows.standing import standing
 from tasks.evaluation.config import SAMPLES
@@ -33,10 +30,10 @@ from tasks.store.fingerprint import source_hash
 from tasks.store.json import JSON
 from tasks.store.manifest import Manifest, stands
 from tasks.store.node import Node
-from tasks.store.tokens import format_tokens, size_told
+from tasks.store.tokens import format_tokens
 from tasks.training.config import REFERENCE_STAGE
 from tasks.training.memory import estimate_memory, parameter_count
-from tasks.training.strategy import candidates, memory_told, named, profile_needs
+from tasks.training.strategy import candidates, named, profile_needs
 
 _SECONDS_PER_MB = {
     "download": 0.02,
@@ -344,59 +341,3 @@ def _memory(resolved: Resolved) -> JSON:
     ]
     auto = {"auto": needs} if recipe.training.zero_stage == "auto" else {}
     return {**needs[0], **auto, "profiles": profile_needs(model, recipe.training, length, ranks)}
-
-
-def print_plan(plan: JSON, console: Console) -> None:
-    """The plan for a person: a line a stage, what misses and why, the totals."""
-    table = Table(title=f"plan of {plan['recipe']}", title_justify="left")
-    for column in ("stage", "stand", "to make", "why"):
-        table.add_column(column, justify="right" if column in ("stand", "to make") else "left")
-    stages: dict[str, list[JSON]] = {}
-    for node in plan["nodes"]:
-        stages.setdefault(node["stage"], []).append(node)
-    for stage, nodes in stages.items():
-        states = Counter(node["state"] for node in nodes)
-        reasons = Counter(node["reason"] for node in nodes if node["reason"])
-        told = "; ".join(f"{reason} ({n})" if n > 1 else reason for reason, n in reasons.most_common(3))
-        drift = f" ({states['DRIFT']} DRIFT)" if states["DRIFT"] else ""
-        about = "~" if any(n["estimated"] for n in nodes if n["state"] == "MISS") else ""
-        missing = f"{about}{states['MISS']}" if states["MISS"] else "0"
-        table.add_row(stage, f"{states['HIT'] + states['DRIFT']}{drift}", missing, told)
-    console.print(table)
-    totals, memory = plan["totals"], plan["memory"]
-    console.print(
-        f"{totals['hit']} nodes stand, {totals['miss']} to make: "
-        f"read {size_told(totals['bytes_to_read'])}, "
-        f"make about {totals['tokens_to_make']:,} tokens, {size_told(totals['disk_bytes'])} on disk, "
-        f"about {totals['seconds']:,.0f} s",
-        highlight=False,
-    )
-    _print_memory(memory, console)
-    pool = plan.get("pool")
-    if pool:
-        told = f"trainings and evaluations go to the pool {pool['name']}"
-        console.print(f"{told}: {pool['idle'] or 'a worker is on line'}", highlight=False, soft_wrap=True)
-    for told in plan.get("replay", []):
-        console.print(replay_in_words(told), highlight=False)
-    if any(node["estimated"] for node in plan["nodes"]):
-        console.print(
-            "~ an estimate: how many shards fill the budget is known once they are packed", highlight=False
-        )
-
-
-def _print_memory(memory: JSON, console: Console) -> None:
-    """What a rank needs as it is asked for, then by each profile."""
-    may = ""
-    if "auto" in memory:
-        least = memory["auto"][-1]
-        may = f" where it fits, else down to {size_told(least['device_bytes'])} by {least['strategy']}"
-    console.print(
-        f"memory a rank, {memory['strategy']}: {memory_told(memory)}{may}; "
-        f"{memory['parameters']:,} parameters, {memory['micro_batch']} sequences at once",
-        highlight=False,
-    )
-    for name, need in memory["profiles"].items():
-        console.print(
-            f"profile {name}, {need['strategy']}: {memory_told(need)}, {need['compute']} passes a token",
-            highlight=False,
-        )

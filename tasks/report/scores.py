@@ -21,8 +21,8 @@ _RULE = (
 )
 _TESTS = "p: of benchmarks McNemar's exact one, of bits per byte by a bootstrap over documents."
 _SMALLEST = (
-    "What a benchmark could have shown: the smallest true difference that 80% of runs would have found, by its "
-    "items and by how many of them changed, before any correction."
+    "What a benchmark could have shown: the smallest true difference that 80% of runs would have found, by "
+    "its items and by how many of them changed, before any correction."
 )
 _UNMEASURED = Cell(NOTHING, note="not measured")
 

@@ -8,7 +8,8 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-from flows.plan import make_plan, print_plan
+from flows.plan import make_plan
+from flows.plan_table import print_plan
 from flows.record import read_records
 from tasks.store.errors import SourceError
 from tasks.store.fingerprint import source_hash

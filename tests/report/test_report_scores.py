@@ -39,9 +39,7 @@ def test_an_interval_without_zero_is_no_gain_where_the_corrected_p_is_not_small(
     facts_json["milestones"][0]["deltas"]["arc_easy"] = delta | {"p_holm": 0.05, "smallest": 0.0305}
     cell = scores_of(facts_json)["arc_easy"][3]
     assert cell.kind == "inseparable"
-    assert plain(cell).endswith(
-        "corrected p = 0.050, not separable (could have shown 0.0305)"
-    )
+    assert plain(cell).endswith("corrected p = 0.050, not separable (could have shown 0.0305)")
     assert "gain" not in cell.note
 
 
