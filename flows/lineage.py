@@ -16,7 +16,7 @@ from rich.console import Console
 
 from flows.gc import STAGES
 from tasks.download.addresses import id_prefix
-from tasks.report.config import Loss
+from tasks.report.facts import Loss
 from tasks.report.forgetting import sentence
 from tasks.store.errors import RecipeError, StoreDamaged
 from tasks.store.json import JSON

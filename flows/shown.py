@@ -19,8 +19,8 @@ from flows.outcome import TOLD_UNDER, dropped_told
 from flows.recipe import Recipe
 from flows.resolve import Resolved
 from flows.tally import Tally, time_left
-from tasks.report.config import ReportFacts
 from tasks.report.curves import draw_loss
+from tasks.report.facts import ReportFacts
 from tasks.report.files import make_report
 from tasks.report.page import Report, markdown_table
 from tasks.report.svg import image_address

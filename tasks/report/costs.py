@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from tasks.report.cells import Cell, Column, Table, count, duration, size
-from tasks.report.config import MilestoneFacts, ReportFacts
+from tasks.report.facts import MilestoneFacts, ReportFacts
 from tasks.report.numbers import NOTHING, percent_text, short_text
 from tasks.store.tokens import format_tokens
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from tasks.report.config import MilestoneFacts
+from tasks.report.facts import MilestoneFacts
 from tasks.report.numbers import bytes_text
 from tasks.report.svg import DASHES, MUTED, SERIES, Drawing, legend, svg_of, tick, tokens_axis, unit_title
 from tasks.store.json import JSON

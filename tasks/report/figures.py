@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from tasks.report.config import BITS, Corpus, ReportFacts, StageFacts
 from tasks.report.curves import draw_learning_rate, draw_loss, draw_memory, draw_throughput, loss_curves
+from tasks.report.facts import BITS, Corpus, ReportFacts, StageFacts
 from tasks.report.numbers import count_text
 from tasks.report.svg import DASHES, INK, MUTED, SERIES, Drawing, legend, svg_of, tokens_axis, unit_title
 from tasks.store.json import JSON

@@ -7,7 +7,7 @@ verdict, every table's cells with value and text, every figure's points.
 import json
 from dataclasses import asdict
 
-from tasks.report.config import ReportFacts
+from tasks.report.facts import ReportFacts
 from tasks.report.figures import draw
 from tasks.report.forgetting import beyond
 from tasks.report.page import Report, about, render_html, render_markdown

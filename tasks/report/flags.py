@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from tasks.report.config import BenchmarkScore
+from tasks.report.facts import BenchmarkScore
 from tasks.report.numbers import decimal_text
 
 Standing = Literal["above", "at", "below"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from tasks.report.config import Loss
+from tasks.report.facts import Loss
 from tasks.report.numbers import decimal_text
 
 

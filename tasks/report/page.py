@@ -13,7 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tasks.report.cells import Cell, Table
-from tasks.report.config import Lineage, ReportFacts, Sample
+from tasks.report.facts import Lineage, ReportFacts, Sample
 from tasks.report.numbers import bytes_text, decimal_text
 from tasks.report.svg import Drawing
 from tasks.report.verdict import Verdict

@@ -1,15 +1,7 @@
 """The tables of scores: a row a metric, the base, then every milestone with its change. Pure."""
 
 from tasks.report.cells import Cell, Column, Table
-from tasks.report.config import (
-    BITS,
-    BenchmarkScore,
-    Corpus,
-    Delta,
-    GroupChange,
-    HeldOutScore,
-    ReportFacts,
-)
+from tasks.report.facts import BITS, BenchmarkScore, Corpus, Delta, GroupChange, HeldOutScore, ReportFacts
 from tasks.report.flags import flags_of
 from tasks.report.numbers import NO_BREAK, NOTHING, count_text, decimal_text, p_text
 from tasks.report.verdict import ALPHA, PLACES, kind_of

@@ -1,7 +1,7 @@
 """What is to be known of the held-out slices beside their scores. Pure."""
 
 from tasks.report.cells import Cell, Column, Table
-from tasks.report.config import Overlap
+from tasks.report.facts import Overlap
 from tasks.report.numbers import count_text, percent_text
 
 

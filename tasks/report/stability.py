@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from tasks.report.config import MilestoneFacts
+from tasks.report.facts import MilestoneFacts
 from tasks.report.numbers import decimal_text, percent_text
 from tasks.report.svg import DASHES, INK, SERIES, Drawing, legend, svg_of, unit_title
 from tasks.store.json import JSON

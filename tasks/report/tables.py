@@ -1,8 +1,8 @@
 """The tables of a report, made once, told three ways. Pure."""
 
 from tasks.report.cells import Cell, Column, Table, count, duration, size
-from tasks.report.config import MilestoneFacts, Prediction, ReportFacts, StageFacts
 from tasks.report.costs import added_table, costs_table, trainings_table
+from tasks.report.facts import MilestoneFacts, Prediction, ReportFacts, StageFacts
 from tasks.report.numbers import (
     NOTHING,
     bytes_text,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tasks.report import forgetting
-from tasks.report.config import BITS, Corpus, Delta, GroupChange, MilestoneFacts, ReportFacts
+from tasks.report.facts import BITS, Corpus, Delta, GroupChange, MilestoneFacts, ReportFacts
 from tasks.report.flags import says_little
 from tasks.report.numbers import decimal_text, p_text
 from tasks.store.tokens import format_tokens

@@ -25,7 +25,7 @@ from tasks.evaluation.statistics import (
     paired_accuracy,
     smallest_difference,
 )
-from tasks.report.config import BenchmarkScore, Delta
+from tasks.report.facts import BenchmarkScore, Delta
 from tasks.report.flags import against_chance, against_majority, says_little
 from tasks.report.verdict import kind_of
 

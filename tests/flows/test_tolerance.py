@@ -24,7 +24,7 @@ from flows.recipe import Recipe, load_recipe
 from flows.resolve import Resolved
 from flows.stability import stability
 from tasks.evaluation.tables import BENCHMARK_ITEMS, HELD_OUT_ITEMS
-from tasks.report.config import MilestoneFacts, Overlap
+from tasks.report.facts import MilestoneFacts, Overlap
 from tasks.store.errors import RecipeError
 from tasks.store.shard import NodeWriter, build_node
 from tests.flows.world import World

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks.report.config import ReportFacts
+from tasks.report.facts import ReportFacts
 from tasks.report.files import make_report
 from tasks.report.page import Report
 

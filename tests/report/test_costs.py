@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tasks.report.config import ReportFacts
 from tasks.report.costs import added_table, costs_table, trainings_table
+from tasks.report.facts import ReportFacts
 
 
 def values(table: Any) -> dict[Any, list[Any]]:

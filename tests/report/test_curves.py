@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tasks.report.config import ReportFacts
 from tasks.report.curves import draw_learning_rate, draw_loss, draw_memory, draw_throughput, loss_curves
+from tasks.report.facts import ReportFacts
 from tasks.report.figures import draw
 from tasks.store.json import JSON
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tasks.report.config import Loss, ReportFacts
+from tasks.report.facts import Loss, ReportFacts
 from tasks.report.files import make_report, report_json
 from tasks.report.forgetting import beyond, sentence
 from tasks.report.numbers import MINUS

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from tasks.report.config import STAGE, ReportFacts, report_node
+from tasks.report.config import STAGE, report_node
 from tasks.report.curves import MAX_POINTS, draw_loss, thinned
+from tasks.report.facts import ReportFacts
 from tasks.report.files import build_report, make_report, report_json
 from tasks.report.numbers import MINUS
 from tasks.report.page import Report, excerpt, render_html, render_markdown

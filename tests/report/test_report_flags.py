@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tasks.report.config import BenchmarkScore
+from tasks.report.facts import BenchmarkScore
 from tasks.report.flags import Standing, against_chance, against_majority, flags_of, says_little
 
 

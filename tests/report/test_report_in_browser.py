@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.report.config import ReportFacts
+from tasks.report.facts import ReportFacts
 from tasks.report.files import make_report
 from tasks.report.page import Report, render_html
 from tests.report.browser import CHROMEDRIVER, CHROMIUM, Browser, Theme, browser

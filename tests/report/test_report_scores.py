@@ -3,7 +3,7 @@
 from typing import Any
 
 from tasks.report.cells import Cell, Table
-from tasks.report.config import ReportFacts
+from tasks.report.facts import ReportFacts
 from tasks.report.files import make_report
 from tasks.report.page import render_html
 from tasks.report.scores import previous_table, scores_table

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tasks.report.cells import Cell, Column, Table
-from tasks.report.config import ReportFacts
+from tasks.report.facts import ReportFacts
 from tasks.report.page import markdown_table
 from tasks.report.tables import make_tables
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tasks.report.config import MilestoneFacts, Overlap, ReportFacts
+from tasks.report.facts import MilestoneFacts, Overlap, ReportFacts
 from tasks.report.files import make_report
 from tasks.report.page import render_html, render_markdown
 from tasks.report.slices import overlap_table

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.report.config import Delta, ReportFacts
+from tasks.report.facts import Delta, ReportFacts
 from tasks.report.verdict import Verdict, judge, kind_of
 
 
