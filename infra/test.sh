@@ -90,6 +90,7 @@ first_track() {
   step "types" mypy
   step "slow lane" pytest -q -m "slow and not flow and not train and not gpu"
   step "flow lane" pytest -q -m "flow and not train and not gpu" --ignore tests/deployments
+  step "whole runs" pytest -q -m "train and not gpu" tests/flows
   step "cluster lane" cluster_lane
   step "wheel" check_wheel
   step "quickstart" env DAPT_STORE="$scratch/store" bash "$ROOT/infra/quickstart.sh"
@@ -98,7 +99,7 @@ first_track() {
 
 # What trains, and what waits for a team's workers.
 second_track() {
-  step "train lane" pytest -q -m "train and not gpu"
+  step "train lane" pytest -q -m "train and not gpu" --ignore tests/flows
   step "team lane" pytest -q -m "flow and not train and not gpu" tests/deployments
 }
 
