@@ -168,21 +168,23 @@ class Teller:
 
     def __init__(self, job: Job, meter: Meter, *, start: int, steps: int) -> None:
         self._job, self._meter, self._steps = job, meter, steps
-        self._told, self._told_step = time.perf_counter(), start
+        self._told, self._told_step, self._told_at = time.perf_counter(), start, time.time()
         self._first: tuple[float, int] | None = None
 
     def tell(self, row: Row) -> None:
-        """Of a step; its speed is that since the last word, checkpoints and all.
+        """Of a step; its speed is that since the step told last, checkpoints and all.
 
-        What is left is told by the mean of all steps but the first, which compiles, warms up and reads.
+        Steps are read later than they end, the last two at once: speed goes by when they ended. What is left
+        is told by the mean of all steps but the first, which compiles, warms up and reads.
         """
         step, now = int(row[0] or 0), time.perf_counter()
         began, first = self._first = self._first or (now, step)
         if step < self._steps and now - self._told < _EMIT_S:
             return
-        speed = (step - self._told_step) * self._meter.tokens / (now - self._told)
+        at = float(row[-1] or 0)
+        speed = (step - self._told_step) * self._meter.tokens / max(1e-9, at - self._told_at)
         left = round((self._steps - step) * (now - began) / (step - first), 1) if step > first else None
-        self._told, self._told_step = now, step
+        self._told, self._told_step, self._told_at = now, step, at
         _, _, loss, learning_rate, norm, *_ = row
         word = {
             "step": step,

@@ -129,6 +129,22 @@ def test_the_last_step_is_always_told_others_seldom_and_a_slow_first_one_says_no
     }
 
 
+def test_steps_that_are_read_at_once_are_told_by_when_they_ended(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text("{}")
+    measured = meter()
+    teller = Teller(Job(tmp_path / "job.json"), measured, start=0, steps=2)
+    steps = []
+    for step in (1, 2):
+        began = measured.mark()
+        time.sleep(0.6)
+        steps.append(measured.queued(step, 1e-4, loss=torch.tensor(1.0), norm=None, began=began))
+    for queued in steps:
+        teller.tell(measured.row(queued))
+    words = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [word["step"] for word in words] == [1, 2]
+    assert all(word["tokens_per_s"] <= measured.tokens / 0.59 for word in words)
+
+
 def test_a_loss_that_is_not_finite_ends_the_training_and_names_its_step(plain: Trial, tmp_path: Path) -> None:
     trial = plain.elsewhere(str(tmp_path / "store"))
     fields = {"learning_rate": 1e30, "warmup_fraction": 0.0, "zero_stage": 0}
