@@ -9,9 +9,10 @@ from tasks.runtime.late import Late
 
 if TYPE_CHECKING:
     from deployments import cli
+    from flows import cli as commands
     from flows import look
 else:
-    cli, look = Late("deployments.cli"), Late("flows.look")
+    cli, commands, look = Late("deployments.cli"), Late("flows.cli"), Late("flows.look")
 
 LOOKING = frozenset({"plan", "status", "show", "verify", "compare"})
 
@@ -24,4 +25,5 @@ def main() -> None:
             code = look.main()
         look.leave(code)
     else:
+        _ = commands.app  # first: it sets what Prefect reads when it is imported
         cli.main()

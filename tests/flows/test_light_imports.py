@@ -1,5 +1,6 @@
 """What plans, explains and reads a store starts without Prefect, torch and their like."""
 
+import os
 import subprocess
 import sys
 
@@ -81,3 +82,34 @@ def test_the_whole_command_line_has_the_commands_that_look() -> None:
         f" {command} " in done.stdout
         for command in ("init", "plan", "run", "status", "show", "verify", "compare")
     )
+
+
+SPY = """
+import os, sys
+class Spy:
+    def find_spec(self, name, path=None, target=None):
+        if name == "prefect":
+            seen.append(os.environ.get("DO_NOT_TRACK"))
+seen = []
+sys.meta_path.insert(0, Spy())
+sys.argv = ["dapt", "run", "--help"]
+from deployments.dapt import main
+try:
+    main()
+finally:
+    print(seen)
+"""
+
+
+def test_prefect_is_told_to_send_no_telemetry_before_it_is_imported() -> None:
+    env = {name: value for name, value in os.environ.items() if name != "DO_NOT_TRACK"}
+    done = subprocess.run(
+        (sys.executable, "-c", SPY),
+        check=False,
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.splitlines()[-1] == "['1']", done.stderr
