@@ -111,23 +111,19 @@ class Team(Api):
 
     def start_run(self, recipe: str, **parameters: Any) -> str:
         """Run a deployment of adapt; the id of its run."""
-        deployment = (
-            httpx.get(f"{self.url}/deployments/name/adapt/{recipe}", timeout=60)
-            .raise_for_status()
-            .json()["id"]
-        )
+        deployment = self.get(f"deployments/name/adapt/{recipe}")["id"]
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
         run: str = self.ask(f"deployments/{deployment}/create_flow_run", body)["id"]
         return run
 
     def run(self, run_id: str) -> JSON:
-        found: JSON = httpx.get(f"{self.url}/flow_runs/{run_id}", timeout=60).raise_for_status().json()
+        found: JSON = self.get(f"flow_runs/{run_id}")
         return found
 
     def states(self, run_id: str) -> list[str]:
         """The names of all states that a run was in, oldest first."""
-        answer = httpx.get(f"{self.url}/flow_run_states/", params={"flow_run_id": run_id}, timeout=60)
-        return [s["name"] for s in sorted(answer.raise_for_status().json(), key=lambda s: s["timestamp"])]
+        found = self.get("flow_run_states/", flow_run_id=run_id)
+        return [state["name"] for state in sorted(found, key=lambda state: state["timestamp"])]
 
     def runs(self, name: str) -> list[JSON]:
         """The flow runs of a name, in the order in which they started."""

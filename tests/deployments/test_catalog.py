@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from itertools import islice, takewhile
 
-import httpx
 import pytest
 
 from deployments.catalog import catalog
@@ -72,29 +71,29 @@ def test_a_changed_recipe_names_the_field_with_both_values(bare: Team) -> None:
     assert fields["parameters"]["old"]["recipe"]["training"]["learning_rate"] == 1e-3
     assert fields["parameters"]["new"]["recipe"]["training"]["learning_rate"] == 2e-4
     assert fields["schedules"]["old"][0]["schedule"]["cron"] == "0 5 * * *"
-    found = httpx.get(f"{bare.url}/deployments/name/adapt/tiny").json()
+    found = bare.get("deployments/name/adapt/tiny")
     assert [entry["schedule"]["cron"] for entry in found["schedules"]] == ["0 7 * * *"]
 
 
 def test_a_limit_that_a_user_set_stays(bare: Team) -> None:
     bare.deploy()
-    httpx.patch(f"{bare.url}/work_pools/gpu", json={"concurrency_limit": 8}).raise_for_status()
+    bare.send("PATCH", "work_pools/gpu", json={"concurrency_limit": 8})
     bare.deploy()
-    assert httpx.get(f"{bare.url}/work_pools/gpu").json()["concurrency_limit"] == 8
+    assert bare.get("work_pools/gpu")["concurrency_limit"] == 8
 
 
 def test_a_budget_that_grew_on_the_server_is_kept_and_one_that_the_recipe_goes_on_from_grows(
     bare: Team,
 ) -> None:
-    variable = f"{bare.url}/variables/name/dapt_tiny_budget"
+    variable = "variables/name/dapt_tiny_budget"
     bare.deploy()
-    httpx.patch(variable, json={"value": "5K,11K,15K"}).raise_for_status()
+    bare.send("PATCH", variable, json={"value": "5K,11K,15K"})
     assert bare.deploy() == []
     assert named(bare.deploy('budget.milestones=["5K","11K","15K","20K"]')) >= {
         "update variable dapt_tiny_budget"
     }
-    assert httpx.get(variable).json()["value"] == "5K,11K,15K,20K"
-    httpx.patch(variable, json={"value": "5K,11K"}).raise_for_status()
+    assert bare.get(variable)["value"] == "5K,11K,15K,20K"
+    bare.send("PATCH", variable, json={"value": "5K,11K"})
 
 
 def test_budget_appends_refuses_a_smaller_one_and_says_why(bare: Team) -> None:
@@ -149,6 +148,6 @@ def test_prefects_own_deploy_takes_the_same_flows(bare: Team) -> None:
     file = ROOT / "deployments" / "prefect.yaml"
     bare.start("deploy", "--no-prompt", "deploy", "--all", "--prefect-file", str(file))
     assert bare.processes["deploy"].wait(120) == 0, (bare.world.folder / "deploy.log").read_text()
-    found = httpx.get(f"{bare.url}/deployments/name/adapt/textbooks").raise_for_status().json()
+    found = bare.get("deployments/name/adapt/textbooks")
     assert found["entrypoint"] == "flows.adapt.adapt"
     assert found["parameters"]["recipe"]["budget"]["milestones"] == [400_000_000]

@@ -103,8 +103,20 @@ class Api:
     def __init__(self, url: str) -> None:
         self.url = url
 
+    def send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """A success; asked again for as long as SQLite is locked, as Prefect's client does."""
+        deadline = time.monotonic() + 60
+        while True:
+            answer = httpx.request(method, f"{self.url}/{path}", timeout=60, **request)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                return answer.raise_for_status()
+            time.sleep(1)
+
+    def get(self, path: str, **params: str) -> Any:
+        return self.send("GET", path, params=params).json()
+
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        return httpx.post(f"{self.url}/{path}", json=body or {}, timeout=60).raise_for_status().json()
+        return self.send("POST", path, json=body or {}).json()
 
     def flow_runs(self, *names: str) -> dict[str, list[str]]:
         """State names by name of a flow run, oldest first."""

@@ -10,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -80,7 +79,7 @@ def worker(api: Api, tmp_path: Path) -> Iterator[Callable[[str], None]]:
         process.kill()
         process.wait()
     for pool in pools:
-        httpx.delete(f"{api.url}/work_pools/{pool}", timeout=60).raise_for_status()
+        api.send("DELETE", f"work_pools/{pool}")
 
 
 def test_no_server_is_well_unless_a_pool_is_named() -> None:
@@ -122,7 +121,7 @@ def test_a_pool_is_followed_from_missing_to_a_worker_on_line(api: Api, worker: C
     assert asked(api.url, pool="doctor")["pool doctor"].found == "1 worker(s) on line"
 
     def change(**fields: Any) -> Check:
-        httpx.patch(f"{api.url}/work_pools/doctor", json=fields, timeout=60).raise_for_status()
+        api.send("PATCH", "work_pools/doctor", json=fields)
         return asked(api.url, pool="doctor")["pool doctor"]
 
     assert change(is_paused=True).do == "prefect work-pool resume doctor"
@@ -146,6 +145,6 @@ def test_deployments_make_their_pools_needed(api: Api) -> None:
     asleep = api.ask("automations/", ASLEEP)
     told = asked(api.url, of=tiny)["automations"]
     assert (told.state, "dapt: asleep" in told.found) == ("warning", True)
-    httpx.delete(f"{api.url}/automations/{asleep['id']}", timeout=60).raise_for_status()
-    httpx.delete(f"{api.url}/deployments/{made['id']}", timeout=60).raise_for_status()
-    httpx.delete(f"{api.url}/work_pools/patients", timeout=60).raise_for_status()
+    api.send("DELETE", f"automations/{asleep['id']}")
+    api.send("DELETE", f"deployments/{made['id']}")
+    api.send("DELETE", "work_pools/patients")
