@@ -109,7 +109,7 @@ def report_facts(resolved: Resolved, walks: dict[str, Walk], corpora: list[Node]
             "devices": devices_of(made),
         },
         "funnel": [_stage(stage, used) for stage, used in used_stages if used.manifests],
-        "base": {"scores": base_scores, **evaluation_took(base_manifests)},
+        "base": {"scores": base_scores, "evaluation": evaluation_took(base_manifests)},
         "milestones": [
             _milestone(resolved, model, corpus, units[: number + 1])
             | shards_took(walks[DOMAIN], len(corpus.reads["shards"]))
@@ -223,7 +223,7 @@ def _milestone(resolved: Resolved, model: Model, corpus: Node, measured: list[di
         "checkpoint": resolved.store.address(trained.path),
         "scores": scores,
         **training_took(store, trained, _tokens_a_step(resolved)),
-        **evaluation_took(manifests),
+        "evaluation": evaluation_took(manifests),
         "deltas": compare_units(store, base, units),
         "previous": compare_units(store, measured[-2], units) if len(measured) > 2 else {},
         "groups": compare_groups(store, base, units, resolved.recipe.evaluation.groups),

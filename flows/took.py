@@ -17,6 +17,7 @@ from tasks.training.steps import MEASURED, STEPS
 
 _POINTS = 200
 """Of what steps took: runs of steps told together."""
+_ENERGY = ("gpu_joules", "host_joules")
 _MEMORY = ("allocated_bytes", "reserved_bytes", "rss_bytes")
 
 
@@ -37,13 +38,22 @@ def training_took(store: Store, trained: Manifest, tokens_a_step: int) -> JSON:
     busy = float(seconds.sum())
     on_gpus = trained.how["device"] == "cuda"
     cores = trained.how.get("cores")
-    return {
-        "tokens_before": begin * tokens_a_step,
+    spent = {
         "seconds": trained.seconds + (float(seconds[:kept].sum()) if whole else 0.0),
-        "measured": _measured(own.to_pydict(), seconds) if whole else [],
         "gpu_seconds": int(trained.how["ranks"]) * busy if whole and on_gpus else None,
         "core_seconds": cores * busy if whole and cores and not on_gpus else None,
+        **{name: _sum_of_all(own[name].to_pylist()) for name in _ENERGY},
     }
+    return {
+        "tokens_before": begin * tokens_a_step,
+        "training": spent,
+        "measured": _measured(own.to_pydict(), seconds) if whole else [],
+    }
+
+
+def _sum_of_all(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
 
 
 def _measured(
@@ -78,12 +88,14 @@ def shards_took(walk: Walk, shards: int) -> JSON:
 
 
 def evaluation_took(manifests: Iterable[Manifest]) -> JSON:
-    """What measuring one model took."""
-    seconds = {manifest.path: (manifest.seconds, manifest.how.get("device")) for manifest in manifests}
-    on_gpus = [spent for spent, device in seconds.values() if device == "cuda"]
+    """What measuring one model took, as the facts of a part of the work."""
+    units = {manifest.path: manifest for manifest in manifests}.values()
+    on_gpus = [unit.seconds for unit in units if unit.how.get("device") == "cuda"]
+    on_cores = [unit.how.get("cpu_seconds") for unit in units if unit.how.get("device") == "cpu"]
     return {
-        "evaluation_seconds": sum(spent for spent, _ in seconds.values()),
-        "evaluation_gpu_seconds": sum(on_gpus) if on_gpus else None,
+        "seconds": sum(unit.seconds for unit in units),
+        "gpu_seconds": sum(on_gpus) if on_gpus else None,
+        "core_seconds": _sum_of_all(on_cores),
     }
 
 

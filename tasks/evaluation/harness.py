@@ -116,7 +116,7 @@ def run(job: Job) -> None:
         "truncated": told.truncated,
         "datasets": revisions(chosen["tasks"], job.spec["folder"]),
     }
-    job.write_result({"scores": scores, "device": loaded.device, "answers_computed": told.asked})
+    job.write_result({"scores": scores, **loaded.used(), "answers_computed": told.asked})
 
 
 def compile_templates_once() -> None:

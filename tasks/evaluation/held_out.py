@@ -29,7 +29,6 @@ from tasks.evaluation.model import Loaded, load
 from tasks.evaluation.tables import DOCUMENTS, HELD_OUT_ITEMS, ITEMS
 from tasks.runtime.job import Job
 from tasks.store.errors import SourceError
-from tasks.store.json import JSON
 
 _LOGITS_BYTES = {"cpu": 2**27, "cuda": 2**31}
 
@@ -82,8 +81,7 @@ def run(job: Job) -> None:
         schema=HELD_OUT_ITEMS,
     )
     pq.write_table(table, job.folder / ITEMS)
-    result: JSON = {"device": loaded.device, "context": context}
-    job.write_result(result)
+    job.write_result({**loaded.used(), "context": context})
 
 
 def score(

@@ -3,6 +3,7 @@
 Imported only by this room's subprocess.
 """
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ class Loaded:
     context: int
     """The most tokens the model reads at once."""
     eos: int
+
+    def used(self) -> JSON:
+        """What a result tells of it: `device`, and where that is the processor its `cpu_seconds` so far."""
+        spent = {"cpu_seconds": round(time.process_time(), 3)} if self.device == "cpu" else {}
+        return {"device": self.device, **spent}
 
 
 def load(spec: JSON) -> Loaded:

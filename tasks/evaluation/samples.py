@@ -41,7 +41,7 @@ def run(job: Job) -> None:
         rows.append({"id": documents["id"][number].as_py(), "prompt": _text(loaded, prompt), **texts})
     pq.write_table(pa.Table.from_pylist(rows, SAMPLE_ITEMS), job.folder / ITEMS)
     job.write_result(
-        {"device": loaded.device, "tokens": sum(map(len, written)), "prompt_tokens": length},
+        {**loaded.used(), "tokens": sum(map(len, written)), "prompt_tokens": length},
     )
 
 

@@ -166,7 +166,9 @@ def _run(writer: NodeWriter, work: Path, job: JSON) -> JSON:
     job |= {"model": str(model), "tokenizer": str(tokenizer), "eos_id": node.reads["eos_id"]}
     with held_gpus(1) as gpu:
         result = _launched(writer, work, job, gpu)
-    writer.how |= {name: result[name] for name in ("device", "answers_computed") if name in result}
+    writer.how |= {
+        name: result[name] for name in ("device", "cpu_seconds", "answers_computed") if name in result
+    }
     return result
 
 

@@ -81,7 +81,6 @@ class BenchmarkScore(Facts):
     metric: str = ""
     items: int | None = None
     chance: float | None = None
-    """What guessing gives."""
     majority: float | None = None
     """Accuracy of always giving the answer that is most often right."""
     most_chosen: float | None = None
@@ -95,7 +94,6 @@ class HeldOutScore(Facts):
 
     bits_per_byte: float
     documents: int | None = None
-    bytes: int | None = None
 
 
 class Scores(Facts):
@@ -134,7 +132,6 @@ class Delta(Facts):
     p_holm: float
     """`p` corrected for all metrics that were compared with it."""
     pairs: int
-    """Items or documents that both models answered."""
     smallest: float | None = None
     """The smallest true difference found in 80 % of runs; benchmarks only."""
 
@@ -148,9 +145,8 @@ class GroupChange(Facts):
     low: float
     high: float
     p: float
-    """Two-sided."""
     p_holm: float
-    """`p` corrected for all groups."""
+    """Two-sided `p` corrected for all groups."""
     relative: float | None
     """score / base - 1; None: the base has nothing right."""
     relative_low: float | None
@@ -189,12 +185,26 @@ class Loss(Facts):
         return self.low > self.tolerance
 
 
+class Spent(Facts):
+    """What a part of the work took; None: none, or not known.
+
+    A training by the clock, with the time of the steps kept from before an interruption, and its devices for
+    that of all steps; an evaluation summed over its units. `core_seconds` where no GPU did the work.
+    """
+
+    seconds: float | None = None
+    gpu_seconds: float | None = None
+    core_seconds: float | None = None
+    gpu_joules: float | None = None
+    host_joules: float | None = None
+    """Of processors and memory, with all else that ran on them."""
+
+
 class BaseFacts(Facts):
     """The model before training."""
 
     scores: Scores = Scores()
-    evaluation_seconds: float | None = None
-    evaluation_gpu_seconds: float | None = None
+    evaluation: Spent = Spent()
 
 
 class Row(Facts):
@@ -239,10 +249,9 @@ class MeasuredPoint(Row):
 
 
 class StabilityPoint(Facts):
-    """A slice at a moment of a training."""
+    """A slice after a fraction of a milestone's steps."""
 
     fraction: float
-    """Of the milestone's steps."""
     tokens: int
     """Trained on for this milestone until then."""
     bits_per_byte: float
@@ -279,18 +288,12 @@ class MilestoneFacts(Facts):
     tokens_before: int = 0
     """Seen before, in the state of the smaller milestone that it goes on from; 0: it starts from the base."""
     documents: int | None = None
-    """In its shards, after everything was dropped."""
+    """Left of its shards."""
     data_seconds: float | None = None
     """Computing time of its shards, in all stages."""
     curve: list[CurvePoint] = []
     measured: list[MeasuredPoint] = []
-    """Of its own steps."""
-    seconds: float | None = None
-    """Of training; where it was interrupted, with the time of the steps kept from before."""
-    gpu_seconds: float | None = None
-    """Ranks times the time of all steps; None: it was not trained on GPUs."""
-    core_seconds: float | None = None
-    """Cores times the time of all steps; None: it was not trained on a CPU, or they were not counted."""
+    training: Spent = Spent()
     tokens_per_s: float | None = None
     ranks: int = 1
     peak_rss_bytes: int | None = None
@@ -306,10 +309,7 @@ class MilestoneFacts(Facts):
     """What has a tolerance."""
     stability: dict[Corpus, Stability] = {}
     """By slice; empty where the recipe evaluates the end alone."""
-    evaluation_seconds: float | None = None
-    """Summed over its units."""
-    evaluation_gpu_seconds: float | None = None
-    """Of those of them that ran on a GPU; None: none did."""
+    evaluation: Spent = Spent()
 
     @property
     def tokens_seen(self) -> int:

@@ -24,6 +24,8 @@ _TAGS = {
     "allocated_bytes": "memory/allocated_bytes",
     "reserved_bytes": "memory/reserved_bytes",
     "rss_bytes": "memory/rss_bytes",
+    "gpu_joules": "energy/gpu_joules",
+    "host_joules": "energy/host_joules",
 }
 
 

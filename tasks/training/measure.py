@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tasks.runtime.energy import Energy
 from tasks.runtime.job import Job
-from tasks.training.steps import Row
+from tasks.training.steps import LEARNED, MEASURED, Row
 
+_AT = len(LEARNED) + MEASURED.index("at")
 _EMIT_S = 0.5
 _PEAKS = (
     ("H100 PCIe", 756e12),
@@ -118,6 +120,9 @@ class Meter:
         self.tokens, self._device = tokens, device
         self._flops = flops_per_token(model, sequence_length)
         self._peak = None if peak is None else peak * ranks
+        self._energy = None
+        if int(os.environ.get("LOCAL_WORLD_SIZE", ranks)) == ranks:  # else it would be that of one machine
+            self._energy = Energy(_gpus() if device.type == "cuda" else ())
 
     def mfu(self, tokens_per_s: float) -> float | None:
         """The share of the devices' peak; None: it is not known."""
@@ -151,7 +156,8 @@ class Meter:
         speed = self.tokens / max(1e-9, queued.ended.seconds_since(queued.began))
         loss, norm = (*queued.values.tolist(), None)[:2]
         learned = [queued.step, queued.step * self.tokens, loss, queued.learning_rate, norm]
-        return [*learned, speed, self.mfu(speed), *queued.memory, queued.at]
+        energy = self._energy.joules() if self._energy else (None, None)
+        return [*learned, speed, self.mfu(speed), *queued.memory, queued.at, *energy]
 
     def _memory(self) -> tuple[int | None, int | None, int]:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -161,6 +167,11 @@ class Meter:
         allocated = torch.cuda.max_memory_allocated(self._device)
         torch.cuda.reset_peak_memory_stats(self._device)
         return allocated, torch.cuda.memory_reserved(self._device), resident
+
+
+def _gpus() -> list[str]:
+    """Those that the ranks see, as NVML names them."""
+    return [f"GPU-{torch.cuda.get_device_properties(n).uuid}" for n in range(torch.cuda.device_count())]
 
 
 class Teller:
@@ -181,7 +192,7 @@ class Teller:
         began, first = self._first = self._first or (now, step)
         if step < self._steps and now - self._told < _EMIT_S:
             return
-        at = float(row[-1] or 0)
+        at = float(row[_AT] or 0)
         speed = (step - self._told_step) * self._meter.tokens / max(1e-9, at - self._told_at)
         left = round((self._steps - step) * (now - began) / (step - first), 1) if step > first else None
         self._told, self._told_step, self._told_at = now, step, at

@@ -13,11 +13,13 @@ STEPS = "steps.parquet"
 
 LEARNED = ("step", "tokens", "loss", "learning_rate", "grad_norm")
 """Steps done, tokens seen by then, the loss before the step, and its gradient's norm before it is clipped."""
-MEASURED = ("tokens_per_s", "mfu", "allocated_bytes", "reserved_bytes", "rss_bytes", "at")
+_MEMORY = ("allocated_bytes", "reserved_bytes", "rss_bytes")
+MEASURED = ("tokens_per_s", "mfu", *_MEMORY, "at", "gpu_joules", "host_joules")
 """Of all ranks together; of the peak (`measure.py`); the device's memory: most in tensors during the step,
-and held by the allocator; the process's own on the host; seconds since 1970. None: no such device."""
+and held by the allocator; the process's own on the host; seconds since 1970; the energy of all GPUs, and of
+the machine (`tasks/runtime/energy.py`). None: no such device, or nothing tells."""
 
-_INTEGERS = {"step", "tokens", "allocated_bytes", "reserved_bytes", "rss_bytes"}
+_INTEGERS = {"step", "tokens", *_MEMORY}
 
 
 def learned(rows: list[Row]) -> list[Row]:

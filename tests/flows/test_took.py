@@ -44,16 +44,16 @@ def test_the_time_of_all_steps_is_counted_also_of_those_before_an_interruption(t
     whole = trained(store, steps(10))
     resumed = trained(store, steps(10), resumed_from_step=6)
     once, twice = (training_took(store, one, TOKENS_A_STEP) for one in (whole, resumed))
-    assert once["core_seconds"] == twice["core_seconds"] == 4 * 10 * 2
-    assert once["gpu_seconds"] is None
-    assert once["seconds"] == whole.seconds
-    assert twice["seconds"] == resumed.seconds + 6 * 2
+    assert once["training"]["core_seconds"] == twice["training"]["core_seconds"] == 4 * 10 * 2
+    assert once["training"]["gpu_seconds"] is None
+    assert once["training"]["seconds"] == whole.seconds
+    assert twice["training"]["seconds"] == resumed.seconds + 6 * 2
 
 
 def test_on_gpus_each_rank_holds_one(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    took = training_took(store, trained(store, steps(10), device="cuda"), TOKENS_A_STEP)
-    assert (took["gpu_seconds"], took["core_seconds"]) == (2 * 10 * 2, None)
+    spent = training_took(store, trained(store, steps(10), device="cuda"), TOKENS_A_STEP)["training"]
+    assert (spent["gpu_seconds"], spent["core_seconds"]) == (2 * 10 * 2, None)
 
 
 def test_a_milestone_that_extends_tells_its_own_steps_alone(tmp_path: Path) -> None:
@@ -62,8 +62,18 @@ def test_a_milestone_that_extends_tells_its_own_steps_alone(tmp_path: Path) -> N
     took = training_took(store, manifest, TOKENS_A_STEP)
     assert took["tokens_before"] == 6 * TOKENS_A_STEP
     assert [row[0] for row in took["measured"]] == [n * TOKENS_A_STEP for n in (7, 8, 9, 10)]
-    assert took["core_seconds"] == 4 * 4 * 2
-    assert took["seconds"] == manifest.seconds, "the six steps were another milestone's"
+    assert took["training"]["core_seconds"] == 4 * 4 * 2
+    assert took["training"]["seconds"] == manifest.seconds, "the six steps were another milestone's"
+
+
+def test_energy_is_summed_over_all_steps_or_not_known(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    counted = [[*row, 600.0, 50.0] for row in steps(4)]
+    spent = training_took(store, trained(store, counted), TOKENS_A_STEP)["training"]
+    assert (spent["gpu_joules"], spent["host_joules"]) == (2400, 200)
+    counted[1][-1] = None
+    spent = training_took(store, trained(store, counted, begin=1, ranks=1), TOKENS_A_STEP)["training"]
+    assert (spent["gpu_joules"], spent["host_joules"]) == (1800, None), "a step's is not known"
 
 
 def test_many_steps_are_told_in_runs_with_their_time_and_most_memory(tmp_path: Path) -> None:
@@ -91,8 +101,8 @@ def test_steps_that_were_not_measured_make_nothing_up(tmp_path: Path) -> None:
     manifest = trained(store, rows)
     took = training_took(store, manifest, TOKENS_A_STEP)
     assert took["measured"] == []
-    assert took["core_seconds"] is None
-    assert took["seconds"] == manifest.seconds
+    assert took["training"]["core_seconds"] is None
+    assert took["training"]["seconds"] == manifest.seconds
 
 
 def made(stage: str, second: int, seconds: float, **more: Any) -> Manifest:
@@ -113,13 +123,15 @@ def test_wall_time_counts_what_ran_at_once_once_and_no_pause() -> None:
     assert wall_seconds([]) == 0
 
 
-def test_an_evaluation_costs_a_gpu_only_where_it_ran_on_one() -> None:
-    on_cpu, on_gpu = (
-        made("evaluation", 0, 4, how={"device": "cpu"}),
+def test_an_evaluation_costs_a_gpu_where_it_ran_on_one_and_else_what_it_used_of_the_cores() -> None:
+    on_cpu, on_gpu, uncounted = (
+        made("evaluation", 0, 4, how={"device": "cpu", "cpu_seconds": 6.5}),
         made("evaluation", 1, 3, how={"device": "cuda"}),
+        made("evaluation", 2, 2, how={"device": "cpu"}),
     )
-    assert evaluation_took([on_cpu]) == {"evaluation_seconds": 4, "evaluation_gpu_seconds": None}
-    assert evaluation_took([on_cpu, on_gpu]) == {"evaluation_seconds": 7, "evaluation_gpu_seconds": 3}
+    assert evaluation_took([on_cpu]) == {"seconds": 4, "gpu_seconds": None, "core_seconds": 6.5}
+    assert evaluation_took([on_cpu, on_gpu]) == {"seconds": 7, "gpu_seconds": 3, "core_seconds": 6.5}
+    assert evaluation_took([on_cpu, uncounted])["core_seconds"] is None
 
 
 def test_devices_are_told_by_number_and_name_each_once() -> None:

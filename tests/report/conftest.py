@@ -94,7 +94,7 @@ _FACTS: dict[str, Any] = {
     "base": {
         "scores": {"arc_easy": _benchmark(0.4146, 0.25), "coin": _benchmark(0.5012, 0.5)}
         | {"bits_per_byte": _slices(3.0231, 2.177)},
-        "evaluation_seconds": 61.2,
+        "evaluation": {"seconds": 61.2, "core_seconds": 118.0},
     },
     "milestones": [
         {
@@ -106,13 +106,12 @@ _FACTS: dict[str, Any] = {
             "tokens_trained": 4_980_736,
             "sequences_left_out": 20,
             "curve": _curve(50, 4_980_736, start=5.1, end=3.6),
-            "seconds": 642.0,
             "tokens_per_s": 7758.2,
             "documents": 14_200,
             "data_seconds": 12.1,
             "measured": _measured(4_980_736),
-            "gpu_seconds": 640.0,
-            "evaluation_seconds": 70.5,
+            "training": {"seconds": 642.0, "gpu_seconds": 640.0, "gpu_joules": 180_000.0},
+            "evaluation": {"seconds": 70.5, "gpu_seconds": 70.5},
             "groups": {"knowledge": _group(0.36, 0.378, 0.008), "general": _group(0.56, 0.548, 0.01)},
             "scores": {"arc_easy": _benchmark(0.4398, 0.25), "coin": _benchmark(0.4988, 0.5)}
             | {"bits_per_byte": _slices(2.323, 2.56)},
@@ -134,8 +133,7 @@ _FACTS: dict[str, Any] = {
             "documents": 43_201,
             "data_seconds": 36.4,
             "measured": _measured(11_993_088),
-            "seconds": 1560.0,
-            "gpu_seconds": 1555.0,
+            "training": {"seconds": 1560.0, "gpu_seconds": 1555.0, "gpu_joules": 450_000.0},
             "groups": {"knowledge": _group(0.36, 0.381, 0.008), "general": _group(0.56, 0.541, 0.01)},
             "scores": {"arc_easy": _benchmark(0.4402, 0.25), "bits_per_byte": _slices(2.11, 2.459)},
             "deltas": {

@@ -27,22 +27,33 @@ def test_what_is_unknown_of_one_milestone_is_no_difference_of_the_next(facts_jso
 
 
 def test_costs_add_up(facts_json: dict[str, Any]) -> None:
-    facts_json["base"]["evaluation_gpu_seconds"] = 36.0
     rows = values(costs_table(ReportFacts.model_validate(facts_json)))
     *parts, total = rows.values()
     assert list(rows)[-1] == "All"
-    for column in range(3):
+    for column in range(4):
         known = [row[column] for row in parts if row[column] is not None]
         assert total[column] == pytest.approx(sum(known))
-    assert rows["Data"] == [50.0, None, 50 / 3600]
-    assert rows["Base, evaluation"] == [61.2, 0.01, None]
-    assert rows["5M tokens, training"] == [642.0, 640 / 3600, None]
+    assert rows["Data"] == [50.0, None, 50 / 3600, None]
+    assert rows["Base, evaluation"] == [61.2, None, 118 / 3600, None]
+    assert rows["5M tokens, training"] == [642.0, 640 / 3600, None, 0.05]
+    assert rows["5M tokens, evaluation"] == [70.5, 70.5 / 3600, None, None]
+    assert "12M tokens, evaluation" not in rows, "nothing is known of it"
 
 
 def test_a_training_without_gpus_costs_core_hours(facts_json: dict[str, Any]) -> None:
-    facts_json["milestones"][0] |= {"gpu_seconds": None, "core_seconds": 7200.0}
+    facts_json["milestones"][0]["training"] = {"seconds": 3700.0, "core_seconds": 7200.0}
     rows = values(costs_table(ReportFacts.model_validate(facts_json)))
-    assert rows["5M tokens, training"] == [642.0, None, 2.0]
+    assert rows["5M tokens, training"][:3] == [3700.0, None, 2.0]
+
+
+def test_energy_has_a_column_where_it_was_counted_and_else_a_word(facts_json: dict[str, Any]) -> None:
+    table = costs_table(ReportFacts.model_validate(facts_json))
+    assert [column.title for column in table.columns][4:] == ["kWh, GPUs"]
+    for milestone in facts_json["milestones"]:
+        milestone["training"] = {"seconds": 60.0}
+    table = costs_table(ReportFacts.model_validate(facts_json))
+    assert len(table.columns) == 4
+    assert table.notes[-1] == "Energy: no counter of it could be read."
 
 
 def test_the_share_of_the_peak_and_a_devices_memory_stand_where_they_are_known(

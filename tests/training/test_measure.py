@@ -94,9 +94,9 @@ def test_a_row_is_read_after_its_step_and_keeps_the_step_s_own_numbers() -> None
     row = measured.row(first)
     assert row[:5] == [3, 3 * 640, 3.5, 1e-4, 0.25]
     assert measured.row(second)[:5] == [4, 4 * 640, 1.75, 1e-5, None]
-    tokens_per_s, mfu, allocated, reserved, rss, at = row[5:]
+    tokens_per_s, mfu, allocated, reserved, rss, at, gpus, _ = row[5:]
     assert tokens_per_s == pytest.approx(640 / first.ended.seconds_since(began))
-    assert (mfu, allocated, reserved) == (None, None, None)
+    assert (mfu, allocated, reserved, gpus) == (None, None, None, None)
     assert rss is not None
     assert rss > 50 << 20
     assert at == first.at

@@ -1,7 +1,7 @@
 from tasks.training.steps import LEARNED, MEASURED, learned, steps_table
 
-FULL = [1, 640, 3.5, 1e-4, 0.5, 1000.0, 0.4, 10, 20, 30, 1.7e9]
-ON_A_CPU = [2, 1280, 3.25, 1e-4, None, 1000.0, None, None, None, 30, 1.7e9]
+FULL = [1, 640, 3.5, 1e-4, 0.5, 1000.0, 0.4, 10, 20, 30, 1.7e9, 350.5, 20.25]
+ON_A_CPU = [2, 1280, 3.25, 1e-4, None, 1000.0, None, None, None, 30, 1.7e9, None, 20.25]
 
 
 def test_a_table_of_steps_has_whole_numbers_where_they_are_and_nulls_where_nothing_was_measured() -> None:
