@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install into .venv, then pass every check: lint, types, the test lanes, the wheel, the quickstart, a plan of each
-# recipe; in two tracks side by side, a core each.
+# recipe; in three tracks side by side, which two cores keep busy: much of what is tested waits.
 # Needs Python 3.11+ and a package registry; no GPU, no hub, no server. Leaves the checkout as it found it. As root on
 # Debian it installs Postgres and Redis, which tests start themselves; where they are not, those tests skip.
 #   PYTHON=/path/to/python3.11   another interpreter
@@ -84,37 +84,49 @@ same_checkout() {
   [[ "$after" == "$before" ]] || { diff <(echo "$before") <(echo "$after"); return 1; }
 }
 
-# What lints, types and looks, the flows on servers of their own, and what a user does first.
+# What lints, types and looks, and the flows on servers of their own.
 first_track() {
   step "lint and unit lane" "$ROOT/.ci/fast"
   step "types" mypy
-  step "slow lane" pytest -q -m "slow and not flow and not train and not gpu"
-  step "flow lane" pytest -q -m "flow and not train and not gpu" --ignore tests/deployments
-  step "whole runs" pytest -q -m "train and not gpu" tests/flows
+  step "slow and flow lanes" pytest -q -m "(slow or flow) and not train and not gpu" --ignore tests/deployments
+}
+
+# What trains.
+second_track() {
+  step "train lane" pytest -q -m "train and not gpu"
+}
+
+# What waits for a team's workers, and what a user does first.
+third_track() {
+  step "team lane" pytest -q -m "flow and not train and not gpu" tests/deployments
   step "cluster lane" cluster_lane
   step "wheel" check_wheel
   step "quickstart" env DAPT_STORE="$scratch/store" bash "$ROOT/infra/quickstart.sh"
   step "plan of every recipe" plan_recipes
 }
 
-# What trains, and what waits for a team's workers.
-second_track() {
-  step "train lane" pytest -q -m "train and not gpu" --ignore tests/flows
-  step "team lane" pytest -q -m "flow and not train and not gpu" tests/deployments
-}
-
 install_databases
-(second_track) >"$scratch/second.txt" 2>&1 &
-second=$!
+declare -A others
+set -m # a process group each, to be ended whole
+for track in second third; do
+  ("${track}_track") >"$scratch/$track.txt" 2>&1 &
+  others[$track]=$!
+done
+set +m
 end() {
-  kill "$second" 2>/dev/null && cat "$scratch/second.txt" # the first failed: as far as this one came
+  for track in "${!others[@]}"; do
+    kill -- "-${others[$track]}" 2>/dev/null && cat "$scratch/$track.txt" # another one failed: as far as it came
+  done
   rm -rf "$scratch"
 }
 trap end EXIT
 (first_track)
-ended=0
-wait "$second" || ended=$?
-cat "$scratch/second.txt"
-((ended == 0)) || fail "the second track ended with $ended"
+for track in second third; do
+  ended=0
+  wait "${others[$track]}" || ended=$?
+  cat "$scratch/$track.txt"
+  ((ended == 0)) || fail "the $track track ended with $ended"
+  unset "others[$track]"
+done
 step "the checkout is as it was" same_checkout
 say "All checks passed in $SECONDS s"
