@@ -5,14 +5,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from flows.standing import reading_ahead
-from tasks.runtime.late import Late
+from tasks.runtime.late import Late, import_for_good
 
 if TYPE_CHECKING:
-    from deployments import cli
-    from flows import cli as commands
     from flows import look
 else:
-    cli, commands, look = Late("deployments.cli"), Late("flows.cli"), Late("flows.look")
+    look = Late("flows.look")
 
 LOOKING = frozenset({"plan", "status", "show", "verify", "compare"})
 
@@ -25,5 +23,5 @@ def main() -> None:
             code = look.main()
         look.leave(code)
     else:
-        _ = commands.app  # first: it sets what Prefect reads when it is imported
-        cli.main()
+        import_for_good("flows.cli")  # first: it sets what Prefect reads when it is imported
+        import_for_good("deployments.cli").main()

@@ -40,6 +40,7 @@ from prefect.exceptions import PrefectException, PrefectHTTPStatusError
 from prefect.logging.handlers import APILogHandler, APILogWorker
 from prefect.states import Cancelled, Cancelling, Crashed
 
+from tasks.runtime.late import import_for_good
 from tasks.settings import Settings
 from tasks.store.errors import DaptError
 from tasks.store.paths import Store
@@ -274,8 +275,8 @@ def _flush(url: str) -> None:
 def serve(home: Path, listener: socket.socket) -> None:
     """Be the server, until nobody uses it."""
     threading.Thread(target=_end_when_unused, args=[home], daemon=True).start()
-    app = "flows.own_pages:create_app"
-    config = uvicorn.Config(app, factory=True, log_level="warning", timeout_graceful_shutdown=5)
+    create_app = import_for_good("flows.own_pages").create_app
+    config = uvicorn.Config(create_app, factory=True, log_level="warning", timeout_graceful_shutdown=5)
     uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -4,10 +4,10 @@
 the caller raises the same error; anything else is a traceback in the log.
 """
 
-import importlib
 import os
 
 from tasks.runtime.job import Job
+from tasks.runtime.late import import_for_good
 from tasks.runtime.logs import log_to_output
 from tasks.store.errors import DaptError
 
@@ -25,7 +25,7 @@ def main() -> None:
     log_to_output()
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # By name: lm-eval alone takes 2 s to import, and held-out units do without it.
-    module = importlib.import_module(_MODULES[job.spec["kind"]])
+    module = import_for_good(_MODULES[job.spec["kind"]])
     try:
         module.run(job)
     except DaptError as err:
