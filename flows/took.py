@@ -13,7 +13,7 @@ from tasks.store.manifest import Manifest, stands
 from tasks.store.node import Node
 from tasks.store.paths import Store
 from tasks.store.shard import read_table
-from tasks.training.steps import MEASURED, STEPS
+from tasks.training.steps import STEPS
 
 _POINTS = 200
 """Of what steps took: runs of steps told together."""
@@ -30,7 +30,7 @@ def training_took(store: Store, trained: Manifest, tokens_a_step: int) -> JSON:
         tokens_a_step: of all ranks.
     """
     begin = int(trained.details["extends_from_step"])
-    own = read_table(store, trained.path, columns=["step", "tokens", *MEASURED], name=STEPS).slice(begin)
+    own = read_table(store, trained.path, name=STEPS).slice(begin)
     speeds = own["tokens_per_s"].to_numpy()
     seconds = tokens_a_step / speeds  # a row without a measurement makes every sum below a NaN
     whole = bool(np.isfinite(seconds).all())
@@ -42,7 +42,7 @@ def training_took(store: Store, trained: Manifest, tokens_a_step: int) -> JSON:
         "seconds": trained.seconds + (float(seconds[:kept].sum()) if whole else 0.0),
         "gpu_seconds": int(trained.how["ranks"]) * busy if whole and on_gpus else None,
         "core_seconds": cores * busy if whole and cores and not on_gpus else None,
-        **{name: _sum_of_all(own[name].to_pylist()) for name in _ENERGY},
+        **{name: _sum_of_all(own[name].to_pylist()) for name in _ENERGY if name in own.column_names},
     }
     return {
         "tokens_before": begin * tokens_a_step,

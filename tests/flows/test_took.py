@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from flows.took import code_of, devices_of, evaluation_took, samples_of, training_took, wall_seconds
@@ -16,11 +17,11 @@ from tasks.training.steps import STEPS, Row, steps_table
 TOKENS_A_STEP = 64
 
 
-def trained(store: Store, rows: list[Row], *, begin: int = 0, **how: Any) -> Manifest:
+def trained(store: Store, rows: list[Row] | pa.Table, *, begin: int = 0, **how: Any) -> Manifest:
     """A training's node as far as it is read here."""
 
     def build(writer: NodeWriter) -> None:
-        table = steps_table(rows)
+        table = steps_table(rows) if isinstance(rows, list) else rows
         with writer.parquet(table.schema, name=STEPS) as out:
             out.write_table(table)
         writer.details = {"extends_from_step": begin}
@@ -74,6 +75,15 @@ def test_energy_is_summed_over_all_steps_or_not_known(tmp_path: Path) -> None:
     counted[1][-1] = None
     spent = training_took(store, trained(store, counted, begin=1, ranks=1), TOKENS_A_STEP)["training"]
     assert (spent["gpu_joules"], spent["host_joules"]) == (1800, None), "a step's is not known"
+
+
+def test_a_record_without_energy_is_told_without_it(tmp_path: Path) -> None:
+    """Columns are added to the record now and then; what was trained before stays readable."""
+    store = Store(str(tmp_path))
+    table = steps_table(steps(4)).drop_columns(["gpu_joules", "host_joules"])
+    spent = training_took(store, trained(store, table), TOKENS_A_STEP)["training"]
+    assert "gpu_joules" not in spent
+    assert spent["core_seconds"] == 4 * 4 * 2
 
 
 def test_many_steps_are_told_in_runs_with_their_time_and_most_memory(tmp_path: Path) -> None:
