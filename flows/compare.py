@@ -29,9 +29,9 @@ from flows.reasons import differing, value_told
 from flows.recipe import Recipe
 from flows.resolve import Resolved
 from flows.terminal import resolve_file
-from tasks.report.facts import BenchmarkScore, Delta, GroupChange
 from tasks.report.flags import flags_of
 from tasks.report.numbers import decimal_text
+from tasks.report.scored import BenchmarkScore, Delta, GroupChange
 from tasks.report.verdict import kind_of
 from tasks.store.errors import DaptError, RecipeError
 from tasks.store.failure import read_failure

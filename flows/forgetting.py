@@ -12,8 +12,8 @@ from flows.milestones import BITS, base_model, corpus_nodes, evaluation_nodes, m
 from flows.outcome import walks_of
 from flows.recipe import SLICES, Recipe
 from flows.resolve import Resolved
-from tasks.report.facts import Loss
 from tasks.report.forgetting import beyond, sentence
+from tasks.report.scored import Loss
 from tasks.store.errors import Forgotten
 from tasks.store.manifest import read_manifest
 from tasks.store.node import Node

@@ -19,8 +19,8 @@ from flows.milestones import tokenizer_node
 from flows.outcome import nodes_of, walks_of
 from flows.record import read_records
 from flows.resolve import Resolved
-from tasks.report.facts import Loss
 from tasks.report.forgetting import beyond, sentence
+from tasks.report.scored import Loss
 from tasks.store.errors import DaptError
 from tasks.store.failure import failure_path, read_failure
 from tasks.store.json import JSON

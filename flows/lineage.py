@@ -16,8 +16,8 @@ from rich.console import Console
 
 from flows.gc import STAGES
 from tasks.download.addresses import id_prefix
-from tasks.report.facts import Loss
 from tasks.report.forgetting import sentence
+from tasks.report.scored import Loss
 from tasks.store.errors import RecipeError, StoreDamaged
 from tasks.store.json import JSON
 from tasks.store.manifest import NAME, Manifest, read_manifest

@@ -4,29 +4,13 @@ The flow that ran the recipe collects them from manifests; this room reads no ot
 unknown is left out (None, an empty list): the report says "not measured" or stays silent. No guesses.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic import Field
 
+from tasks.report.plain import Facts, Row
+from tasks.report.scored import Corpus, Delta, GroupChange, Loss, Scores
 from tasks.store.json import JSON
-
-BITS = "bits_per_byte"
-"""The key of the held-out measure among the scores; a slice of it is named `bits_per_byte.domain`."""
-
-Corpus = Literal["domain", "general"]
-
-
-class Facts(BaseModel):
-    """A part of what a report is told. Frozen; unknown keys are refused; no NaN (None says "not finite")."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-        protected_namespaces=(),
-    )
 
 
 class RecipeFacts(Facts):
@@ -71,133 +55,22 @@ class StageFacts(Facts):
     """The largest of its shards'."""
 
 
-class BenchmarkScore(Facts):
-    """One benchmark of one model. What else an evaluation tells is kept for the JSON."""
-
-    model_config = ConfigDict(extra="allow")
-
-    score: float
-    stderr: float | None = None
-    metric: str = ""
-    items: int | None = None
-    chance: float | None = None
-    majority: float | None = None
-    """Accuracy of always giving the answer that is most often right."""
-    most_chosen: float | None = None
-    """Share of items on which the model gave its most frequent answer."""
-
-
-class HeldOutScore(Facts):
-    """Bits per byte of one model on one held-out slice. Lower is better."""
-
-    model_config = ConfigDict(extra="allow")
-
-    bits_per_byte: float
-    documents: int | None = None
-
-
-class Scores(Facts):
-    """The scores of one model.
-
-    Read from the shape of `dapt run --json` too, `{<benchmark>: {...}, "bits_per_byte": {"domain": ...}}`,
-    where a slice is an object, a bare number, or null (itself or inside) when it was not measured.
-    """
-
-    benchmarks: dict[str, BenchmarkScore] = {}
-    bits_per_byte: dict[Corpus, HeldOutScore] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_flat(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping) or "benchmarks" in given:
-            return given
-        slices = {
-            name: {BITS: value} if isinstance(value, int | float) else value
-            for name, value in (given.get(BITS) or {}).items()
-            if value is not None and not (isinstance(value, Mapping) and value.get(BITS) is None)
-        }
-        benchmarks = {name: value for name, value in given.items() if name != BITS and value is not None}
-        return {"benchmarks": benchmarks, BITS: slices}
-
-
-class Delta(Facts):
-    """A paired difference, milestone minus what it is compared with, with its 95 % interval."""
-
-    difference: float
-    low: float
-    high: float
-    stderr: float
-    p: float
-    """Two-sided."""
-    p_holm: float
-    """`p` corrected for all metrics that were compared with it."""
-    pairs: int
-    smallest: float | None = None
-    """The smallest true difference found in 80 % of runs; benchmarks only."""
-
-
-class GroupChange(Facts):
-    """The unweighted mean of a group of benchmarks, and its change against the base, with 95 % intervals."""
-
-    base: float
-    score: float
-    difference: float
-    low: float
-    high: float
-    p: float
-    p_holm: float
-    """Two-sided `p` corrected for all groups."""
-    relative: float | None
-    """score / base - 1; None: the base has nothing right."""
-    relative_low: float | None
-    relative_high: float | None
-    benchmarks: list[str]
-    """Those of the group that were evaluated."""
-
-
-class Loss(Facts):
-    """What a milestone lost on one metric that has a tolerance, negative where it gained.
-
-    It is beyond the tolerance when its whole 95 % interval is: then it is surely more than what is allowed,
-    not just more than nothing, and a model that loses just what is allowed is stopped once in forty.
-    """
-
-    milestone: str
-    """As people write it."""
-    metric: str
-    """A benchmark's name, or that of a held-out slice."""
-    base: float
-    score: float
-    loss: float
-    """Of a benchmark in accuracy, of a slice the relative growth of bits per byte."""
-    low: float
-    high: float
-    tolerance: float
-
-    @property
-    def is_slice(self) -> bool:
-        """Whether it is of bits per byte."""
-        return self.metric in get_args(Corpus)
-
-    @property
-    def beyond(self) -> bool:
-        """Whether it is surely more than is allowed."""
-        return self.low > self.tolerance
-
-
 class Spent(Facts):
-    """What a part of the work took; None: none, or not known.
+    """What a part of the work took; None: none of it, or it is not known.
 
-    A training by the clock, with the time of the steps kept from before an interruption, and its devices for
-    that of all steps; an evaluation summed over its units. `core_seconds` where no GPU did the work.
+    A training's by the clock, with the time of the steps kept from before an interruption, and its devices
+    for the time of all steps; an evaluation's summed over its units.
     """
 
     seconds: float | None = None
     gpu_seconds: float | None = None
+    """GPUs times the time that they were held."""
     core_seconds: float | None = None
+    """Of processors, where no GPU did the work."""
     gpu_joules: float | None = None
+    """By the counters of the GPUs that were used."""
     host_joules: float | None = None
-    """Of processors and memory, with all else that ran on them."""
+    """By the counters of the machine's processors and memory, with all else that ran on them."""
 
 
 class BaseFacts(Facts):
@@ -205,19 +78,6 @@ class BaseFacts(Facts):
 
     scores: Scores = Scores()
     evaluation: Spent = Spent()
-
-
-class Row(Facts):
-    """Facts that are a list in JSON, their fields in order: a fifth of the size."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_row(cls, given: Any) -> Any:
-        return dict(zip(cls.model_fields, given, strict=False)) if isinstance(given, list | tuple) else given
-
-    @model_serializer
-    def _as_row(self) -> list[float | None]:
-        return [getattr(self, name) for name in type(self).model_fields]
 
 
 class CurvePoint(Row):
@@ -249,9 +109,10 @@ class MeasuredPoint(Row):
 
 
 class StabilityPoint(Facts):
-    """A slice after a fraction of a milestone's steps."""
+    """A slice at a moment of a training."""
 
     fraction: float
+    """Of the milestone's steps."""
     tokens: int
     """Trained on for this milestone until then."""
     bits_per_byte: float
@@ -288,11 +149,12 @@ class MilestoneFacts(Facts):
     tokens_before: int = 0
     """Seen before, in the state of the smaller milestone that it goes on from; 0: it starts from the base."""
     documents: int | None = None
-    """Left of its shards."""
+    """In its shards, after everything was dropped."""
     data_seconds: float | None = None
     """Computing time of its shards, in all stages."""
     curve: list[CurvePoint] = []
     measured: list[MeasuredPoint] = []
+    """Of its own steps."""
     training: Spent = Spent()
     tokens_per_s: float | None = None
     ranks: int = 1

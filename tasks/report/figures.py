@@ -6,8 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from tasks.report.curves import draw_learning_rate, draw_loss, draw_memory, draw_throughput, loss_curves
-from tasks.report.facts import BITS, Corpus, ReportFacts, StageFacts
+from tasks.report.facts import ReportFacts, StageFacts
 from tasks.report.numbers import count_text
+from tasks.report.scored import BITS, Corpus
 from tasks.report.svg import DASHES, INK, MUTED, SERIES, Drawing, legend, svg_of, tokens_axis, unit_title
 from tasks.store.json import JSON
 

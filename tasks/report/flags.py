@@ -3,8 +3,8 @@
 import math
 from typing import Literal
 
-from tasks.report.facts import BenchmarkScore
 from tasks.report.numbers import decimal_text
+from tasks.report.scored import BenchmarkScore
 
 Standing = Literal["above", "at", "below"]
 

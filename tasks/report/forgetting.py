@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
-from tasks.report.facts import Loss
 from tasks.report.numbers import decimal_text
+from tasks.report.scored import Loss
 
 
 def beyond(losses: Iterable[Loss]) -> list[Loss]:

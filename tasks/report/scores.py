@@ -1,9 +1,10 @@
 """The tables of scores: a row a metric, the base, then every milestone with its change. Pure."""
 
 from tasks.report.cells import Cell, Column, Table
-from tasks.report.facts import BITS, BenchmarkScore, Corpus, Delta, GroupChange, HeldOutScore, ReportFacts
+from tasks.report.facts import ReportFacts
 from tasks.report.flags import flags_of
 from tasks.report.numbers import NO_BREAK, NOTHING, count_text, decimal_text, p_text
+from tasks.report.scored import BITS, BenchmarkScore, Corpus, Delta, GroupChange, HeldOutScore
 from tasks.report.verdict import ALPHA, PLACES, kind_of
 from tasks.store.tokens import format_tokens
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tasks.report import forgetting
-from tasks.report.facts import BITS, Corpus, Delta, GroupChange, MilestoneFacts, ReportFacts
+from tasks.report.facts import MilestoneFacts, ReportFacts
 from tasks.report.flags import says_little
 from tasks.report.numbers import decimal_text, p_text
+from tasks.report.scored import BITS, Corpus, Delta, GroupChange
 from tasks.store.tokens import format_tokens
 
 Kind = Literal["gain", "loss", "inseparable", "no interval", "not measured"]

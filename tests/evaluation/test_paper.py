@@ -25,8 +25,8 @@ from tasks.evaluation.statistics import (
     paired_accuracy,
     smallest_difference,
 )
-from tasks.report.facts import BenchmarkScore, Delta
 from tasks.report.flags import against_chance, against_majority, says_little
+from tasks.report.scored import BenchmarkScore, Delta
 from tasks.report.verdict import kind_of
 
 ITEMS = {

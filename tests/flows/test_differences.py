@@ -11,7 +11,7 @@ import pytest
 from flows.differences import compare_groups, compare_units, most_frequent
 from tasks.evaluation.statistics import holm, mcnemar
 from tasks.evaluation.tables import BENCHMARK_ITEMS, HELD_OUT_ITEMS
-from tasks.report.facts import Delta, GroupChange
+from tasks.report.scored import Delta, GroupChange
 from tasks.store.json import JSON
 from tasks.store.node import Node
 from tasks.store.paths import Store

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from tasks.report.facts import Loss, ReportFacts
+from tasks.report.facts import ReportFacts
 from tasks.report.files import make_report, report_json
 from tasks.report.forgetting import beyond, sentence
 from tasks.report.numbers import MINUS
 from tasks.report.page import render_html, render_markdown
+from tasks.report.scored import Loss
 
 
 def lost(metric: str = "general", **fields: Any) -> Loss:

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from tasks.report.facts import BenchmarkScore
 from tasks.report.flags import Standing, against_chance, against_majority, flags_of, says_little
+from tasks.report.scored import BenchmarkScore
 
 
 def score(value: float, items: int, chance: float, **more: float) -> BenchmarkScore:

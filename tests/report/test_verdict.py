@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.report.facts import Delta, ReportFacts
+from tasks.report.facts import ReportFacts
+from tasks.report.scored import Delta
 from tasks.report.verdict import Verdict, judge, kind_of
 
 
