@@ -87,7 +87,7 @@ def test_no_secret_stands_in_a_command_or_an_image(services: dict[str, Any]) -> 
         told = str({key: value for key, value in service.items() if key != "environment"})
         assert not [value for value in GIVEN.values() if value in told], name
     file = (INFRA / "Dockerfile").read_text()
-    assert re.findall(r"^ARG (.*)$", file, re.MULTILINE) == ["TORCH_INDEX="]
+    assert re.findall(r"^ARG (.*)$", file, re.MULTILINE) == ["PIP_EXTRA_INDEX_URL="]
 
 
 def test_workers_hold_no_password_of_a_database(services: dict[str, Any]) -> None:
