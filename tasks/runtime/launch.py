@@ -89,10 +89,8 @@ def launch(
     logger.info("%s runs as process %d, its output is in %s", module, child.pid, log)
     try:
         code = _follow(child, folder / "events.jsonl", on_event, output_lines)
-    except BaseException:
+    finally:
         _kill_group(child)
-        raise
-    _kill_group(child)
     output_lines.finish()
     result = folder / "result.json"
     if code != 0 or not result.exists():
