@@ -47,15 +47,16 @@ class _Counter:
         self._value, self._at = read(), time.monotonic()
 
     def joules(self) -> float | None:
-        """Since the last look; None: it cannot be read, or may have come round more than once since."""
+        """Since the last look; None: it cannot be read, was reset, or may have come round twice."""
         try:
             value, at = self._read(), time.monotonic()
         except OSError:
             return None
-        used = value - self._value
-        may_have_come_round = (at - self._at) * _MOST_W >= self._span
+        used, joules_at_most = value - self._value, (at - self._at) * _MOST_W
         self._value, self._at = value, at
-        return None if may_have_come_round else used if used >= 0 else used + self._span
+        if joules_at_most >= self._span or (used < 0 and self._span == math.inf):
+            return None
+        return used if used >= 0 else used + self._span
 
 
 def _total(counters: Sequence[_Counter]) -> float | None:

@@ -59,6 +59,12 @@ def test_one_that_may_have_come_round_twice_tells_nothing(
     assert counted.joules() == (None, 4)
 
 
+def test_a_counter_without_an_end_that_fell_was_reset() -> None:
+    values = iter([5.0, 7.5, 1.0, 2.0])
+    counter = energy._Counter(lambda: next(values))
+    assert [counter.joules() for _ in range(3)] == [2.5, None, 1.0]
+
+
 def test_a_counter_that_goes_away_ends_nothing(tmp_path: Path) -> None:
     made = zone(tmp_path, "0", "package-0", 1)
     counted = Energy((), tmp_path)
