@@ -88,10 +88,10 @@ def test_a_unit_measures_the_slice_and_leaves_no_work_behind(model: Path, tmp_pa
     assert details["context"] == CONTEXT, "the model's own limit is smaller than the rows'"
     assert details["bits_per_byte"] == pytest.approx(details["bits"] / sum(items["bytes"].to_pylist()))
     loaded = load(spec(model))
+    spent = {"cpu_seconds": pytest.approx(300, abs=299.9)} if loaded.device == "cpu" else {}
     tokens = [loaded.tokenizer(text, add_special_tokens=False)["input_ids"] for text in held_out]
     assert items["nats"].to_pylist() == pytest.approx(score(loaded, tokens, context=CONTEXT), rel=1e-6)
-    assert manifest.how["device"] == loaded.device
-    assert loaded.device == "cuda" or 0 < manifest.how["cpu_seconds"] < 600
+    assert manifest.how == {"device": loaded.device} | spent
     assert store.names(f"work/evaluation/{node.fingerprint}") == []
 
 
