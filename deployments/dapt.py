@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from flows.standing import reading_ahead
-from tasks.runtime.late import Late, import_for_good
+from tasks.runtime.imports import Late, import_for_good
 
 if TYPE_CHECKING:
     from flows import look

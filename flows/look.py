@@ -31,7 +31,7 @@ from flows.terminal import (
     told_as_json,
     without_collector,
 )
-from tasks.runtime.late import Late
+from tasks.runtime.imports import Late
 from tasks.settings import Settings
 from tasks.store.json import JSON
 from tasks.store.paths import Store

@@ -40,7 +40,7 @@ from prefect.exceptions import PrefectException, PrefectHTTPStatusError
 from prefect.logging.handlers import APILogHandler, APILogWorker
 from prefect.states import Cancelled, Cancelling, Crashed
 
-from tasks.runtime.late import import_for_good
+from tasks.runtime.imports import import_for_good
 from tasks.settings import Settings
 from tasks.store.errors import DaptError
 from tasks.store.paths import Store

@@ -17,7 +17,7 @@ from rich.logging import RichHandler
 
 from flows.recipe import load_recipe
 from flows.resolve import Resolved, resolve
-from tasks.runtime.late import Late
+from tasks.runtime.imports import Late
 from tasks.runtime.logs import OUTPUT
 from tasks.settings import Settings
 from tasks.store.errors import DaptError, RecipeError

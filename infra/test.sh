@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install into .venv, then pass every check: lint, types, the test lanes, the wheel, the quickstart, a plan of each
-# recipe; in three tracks side by side, which two cores keep busy: much of what is tested waits.
+# recipe; in three tracks side by side: much of what is tested waits, so that two would leave two cores idle at times.
 # Needs Python 3.11+ and a package registry; no GPU, no hub, no server. Leaves the checkout as it found it. As root on
 # Debian it installs Postgres and Redis, which tests start themselves; where they are not, those tests skip.
 #   PYTHON=/path/to/python3.11   another interpreter

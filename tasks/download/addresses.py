@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from tasks.runtime.late import Late
+from tasks.runtime.imports import Late
 from tasks.store.errors import DaptError, SourceError, TransientError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from tasks.download.addresses import filesystem, is_local, is_sha256, object_dig
 from tasks.download.config import SourceFile
 from tasks.download.remote import HubFile
 from tasks.download.transfer import is_pinned
-from tasks.runtime.late import Late
+from tasks.runtime.imports import Late
 from tasks.store.errors import SourceError, TransientError
 
 if TYPE_CHECKING:

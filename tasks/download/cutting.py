@@ -17,7 +17,7 @@ from tasks.download.digests import DigestMemory
 from tasks.download.docstrings import TEXT_FRACTION
 from tasks.download.lines import cuts
 from tasks.download.where import canonical, parse, wanted_groups
-from tasks.runtime.late import Late
+from tasks.runtime.imports import Late
 from tasks.store.errors import SourceError, TransientError
 
 if TYPE_CHECKING:

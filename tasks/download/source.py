@@ -22,7 +22,7 @@ from tasks.download.cutting import Cut, cut
 from tasks.download.digests import DigestMemory
 from tasks.download.docstrings import module_files
 from tasks.download.where import parse
-from tasks.runtime.late import Late
+from tasks.runtime.imports import Late
 from tasks.store.errors import SourceError
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from tasks.download.addresses import TRANSIENT_STATUS, is_sha256, told
-from tasks.runtime.late import Late
+from tasks.runtime.imports import Late
 from tasks.store.errors import SourceError, TransientError
 from tasks.store.masking import masked
 

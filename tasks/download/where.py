@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from tasks.runtime.late import Late
+from tasks.runtime.imports import Late
 from tasks.store.errors import SourceError
 
 if TYPE_CHECKING:

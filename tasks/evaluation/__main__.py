@@ -6,8 +6,8 @@ the caller raises the same error; anything else is a traceback in the log.
 
 import os
 
+from tasks.runtime.imports import import_for_good
 from tasks.runtime.job import Job
-from tasks.runtime.late import import_for_good
 from tasks.runtime.logs import log_to_output
 from tasks.store.errors import DaptError
 

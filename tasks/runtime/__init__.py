@@ -1,1 +1,1 @@
-"""Processes: job files, torchrun, log and progress streaming, process groups, memory."""
+"""Processes: job files, torchrun, log and progress streaming, process groups, memory, energy, imports."""

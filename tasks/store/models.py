@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import huggingface_hub as hub
 
-from tasks.runtime.late import Late
+from tasks.runtime.imports import Late
 from tasks.store.errors import RecipeError, SourceError, TransientError
 from tasks.store.fingerprint import combined_digest
 from tasks.store.json import JSON

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from tasks.runtime.late import Late
+from tasks.runtime.imports import Late
 from tasks.store.config import StageConfig, how
 from tasks.store.errors import SourceError
 from tasks.store.json import JSON
